@@ -86,7 +86,8 @@ def run(
     chosen = _to_pack(report, allow_invalid=allow_invalid)
     packed = packing is not None and _pack(recipe, kept, target, chosen, packing)
     more = f"\nbundle  {_packed(report, chosen, bundle) if packed else _unpacked(report)}" if bundle else ""
-    console.result(report, text(report, written, made) + more)
+    again = "run the same command again: it repeats the measurement alone"
+    console.result(report, text(report, written, made, again=again) + more)
     if packing is None or packed:
         return report_code(report, allow_invalid=allow_invalid)
     return report_code(report, allow_invalid=False) or EXIT_CODES["rejected"]  # what was asked for is not there
@@ -132,21 +133,22 @@ def _pack(recipe: Recipe, store: Store, device: Device, row: EngineRow | None, p
     return True
 
 
-def text(report: Report, written: Path, made: deliver.Delivered = deliver.NOTHING) -> str:
+def text(report: Report, written: Path, made: deliver.Delivered = deliver.NOTHING, *, again: str = "") -> str:
     """Draw how a deployment ended.
 
     Args:
         report: What was found.
         written: The report's file.
         made: What was delivered.
+        again: How latencies are measured again; empty where nothing is at hand to measure.
     """
     parts = [
         summary_table(report.rows),
-        more_numbers(report.rows),
+        more_numbers(report.rows, longer=bool(again)),
         "\n".join(_limits(report)),
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
-        "\n".join(_again(report)),
+        "\n".join(_cure(report, again)),
         "\n".join(f"{'files' if number == 0 else '':8}{path}" for number, (_, path) in enumerate(made.files)),
         "\n".join(f"earlier {path}: left by another run, not delivered by this one" for path in made.earlier),
         f"report  {written}, {written.with_suffix('.html').name}",
@@ -163,8 +165,13 @@ def summary_table(rows: Sequence[EngineRow]) -> str:
     return table(_HEADINGS, [_cells(row) for row in ran or rows], spare=("size",))
 
 
-def more_numbers(rows: Sequence[EngineRow]) -> str:
-    """Lay out, for the engines that were checked, what a reviewer needs and the summary has no room for."""
+def more_numbers(rows: Sequence[EngineRow], *, longer: bool = True) -> str:
+    """Lay out, for the engines that were checked, what a reviewer needs and the summary has no room for.
+
+    Args:
+        rows: Engines.
+        longer: Whether the command that takes more samples can be run.
+    """
     lines = []
     for row in rows:
         if isinstance(row.parity, ParityReport):
@@ -173,7 +180,9 @@ def more_numbers(rows: Sequence[EngineRow]) -> str:
             lines.append((typed(row.label), texts["top-1"], texts["agreement"], sqnr, texts["p99"]))
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     few = any(measured.percentile_ms(99) is None for measured in timed)
-    note = f"\np99 is known from {samples_for(99):,} samples on: deploykit bench --all --min-iters {samples_for(99)}"
+    needed = samples_for(99)
+    command = f": deploykit bench --all --min-iters {needed}" if longer else ""
+    note = f"\np99 is known from {needed:,} samples on{command}"
     return table(_MORE, lines) + note * few if lines else ""
 
 
@@ -231,13 +240,11 @@ def _reasons(report: Report) -> list[str]:
     return [line for reason in reasons for line in _wrapped(reason)]
 
 
-def _again(report: Report) -> list[str]:
+def _cure(report: Report, again: str) -> list[str]:
     """Say what to do where a latency is not valid."""
     invalid = [row.measurement for row in report.rows if isinstance(row.measurement, Measurement)]
     invalid = [measured for measured in invalid if measured.invalid]
-    if not invalid:
-        return []
-    return _wrapped(f"fix: {steadied(invalid)} run the same command again: it repeats the measurement alone")
+    return _wrapped(f"fix: {steadied(invalid)} {again}") if invalid and again else []
 
 
 def _wrapped(text: str, indent: int = 0) -> list[str]:

@@ -104,7 +104,7 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
             own = given.golden != asked.golden  # a bundle's, which lie in a folder of no name
             images = f"golden images of {asked.file}" if own else checked.images
             against = f"golden outputs of {asked.file if own else given.golden}"
-            return dataclasses.replace(checked, images=images, against=against)
+            return _remarked(one, dataclasses.replace(checked, images=images, against=against))
         source = _source(given, engine)
         logits, _ = _answers(one, source)
         checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)

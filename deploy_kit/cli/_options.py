@@ -37,7 +37,11 @@ On = Annotated[
 ]
 ReportFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write reports to.")]
 Pack = Annotated[
-    Path | None, typer.Option(help="Also pack the recommended engine into this bundle: a folder, or a .zip.")
+    Path | None,
+    typer.Option(
+        help="Also pack the recommended engine into this bundle: a folder, or a .zip. With --allow-invalid, where invalid "
+        "latencies leave none, the smallest whose accuracy is accepted."
+    ),
 ]
 SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write the recipe in force to this file.")]
 

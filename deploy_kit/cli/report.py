@@ -50,7 +50,8 @@ def report(
             write_whole(save_recipe, recipes.dump_recipe(done))
         collected = pipeline.collect(run, source)
         path = stage.run(collected, folder)
-        console.result(collected, _deployment.text(collected, path))
+        again = "measure again: deploykit bench --all"
+        console.result(collected, _deployment.text(collected, path, again=again))
     if code := report_code(collected, allow_invalid=allow_invalid):
         raise typer.Exit(code)
 

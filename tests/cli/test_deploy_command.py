@@ -275,12 +275,12 @@ def test_the_checkpoint_s_own_score_stands_above_the_limits() -> None:
 def test_where_a_latency_is_not_valid_the_cure_is_named() -> None:
     timed = measurement("int8 · onnxruntime", (1.0,) * 2000)
     invalid = dataclasses.replace(timed, invalid=("foreign load",))
-    cure = "fix: remove the cause and run the same command again: it repeats the measurement"
+    doubtful, sound = (made(row("int8", "onnxruntime", measurement=one)) for one in (invalid, timed))
+    again = "measure again: deploykit bench --all"
 
-    assert f"\n\n{cure}\n  alone\n\n" in _deployment.text(
-        made(row("int8", "onnxruntime", measurement=invalid)), Path("report.md")
-    )
-    assert "fix: " not in _deployment.text(made(row("int8", "onnxruntime", measurement=timed)), Path("report.md"))
+    assert f"\n\nfix: remove the cause and {again}\n\n" in _deployment.text(doubtful, Path("report.md"), again=again)
+    assert "fix: " not in _deployment.text(sound, Path("report.md"), again=again)
+    assert "fix: " not in _deployment.text(doubtful, Path("report.md"))  # a record alone measures nothing
 
 
 def test_the_table_has_every_column_on_80_and_leaves_out_what_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,6 +325,8 @@ def test_a_p99_of_too_few_samples_is_said_to_need_more(n: int, said: bool) -> No
 
     wanted = "\np99 is known from 1,000 samples on: deploykit bench --all --min-iters 1000"
     assert text.endswith(wanted) is said
+    alone = _deployment.more_numbers([row("int8", "onnxruntime", measurement=timed)], longer=False)
+    assert alone.endswith("\np99 is known from 1,000 samples on") is said
 
 
 def test_every_reason_is_below_the_table() -> None:

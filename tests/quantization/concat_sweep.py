@@ -91,7 +91,7 @@ def walked(name: str, exporter: str) -> str:
         side = SIDE
         try:
             write(name, file, side, exporter)
-        except (RuntimeError, ValueError, NotImplementedError, AssertionError):
+        except (RuntimeError, ValueError, NotImplementedError, AssertionError):  # it takes inputs of one size alone
             side = own_side(name)
             write(name, file, side, exporter)
         if not name.startswith("smp:") and not concatenates(onnx.load(file, load_external_data=False)):
