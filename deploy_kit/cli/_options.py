@@ -39,8 +39,8 @@ ReportFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write
 Pack = Annotated[
     Path | None,
     typer.Option(
-        help="Also pack the recommended engine into this bundle: a folder, or a .zip. With --allow-invalid, where invalid "
-        "latencies leave none, the smallest whose accuracy is accepted."
+        help="Also pack the recommended engine into this bundle: a folder, or a .zip. With --allow-invalid, where "
+        "invalid latencies leave none, the smallest whose accuracy is accepted."
     ),
 ]
 SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write the recipe in force to this file.")]
