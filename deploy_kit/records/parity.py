@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy_kit.records.verdict import Verdict, decide
+from deploy_kit.records.verdict import NO_LIMIT, Verdict, decide
 
 Outputs = Literal["logits", "softmax", "sigmoid"]
 Answer = Literal["kept", "not kept", "too few images to tell"]
@@ -323,7 +323,7 @@ class LabelScore:
         """The verdict: the lower end of the interval must keep the limit, and only its upper end can break it."""
         limit = self.min_top1
         if limit is None:
-            return decide(broken=(), doubts=self.doubts, limits=())
+            return decide(broken=(), doubts=(*self.doubts, f"{NO_LIMIT}: --min-top1 sets one"), limits=())
         said = f"top-1 {100 * self.top1:.4g} % [{100 * self.low:.4g}, {100 * self.high:.4g}] on {self.n:,} images"
         asked = f"at least {100 * limit:g} % asked for"
         broken = (f"{said}, {asked}",) if self.high < limit and not self.doubts else ()

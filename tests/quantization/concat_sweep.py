@@ -6,7 +6,8 @@
 Networks are every DenseNet encoder with every decoder of segmentation_models_pytorch that takes it, and of timm's
 registry every model that concatenates: its module's source calls `torch.cat` and knows no attention, and its ONNX graph
 holds a Concat on the channels of maps that a convolution reads, behind norms, activations and pools or not. Weights are
-seeded, BatchNorm statistics are those of smooth noise. Each network has a process of its own, so that one that crashes
+seeded, BatchNorm statistics are those of smooth noise; where residual branches of full scale make an output of
+rounding, they have a tenth of it. Each network has a process of its own, so that one that crashes
 or hangs is one row.
 """
 
@@ -34,6 +35,7 @@ SIDE = 64
 ENCODERS = ("densenet121", "densenet161", "densenet169", "densenet201")
 DECODERS = ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet")
 LEAST_DB = 10.0  # of seeded weights, whose logits hardly differ between images; below it, more than the stock quantizer
+MOST_AMPLIFIED = 1e-4  # by whose rounding outputs move; beyond it, a comparison tells of rounding alone
 _BETWEEN = frozenset(
     {"BatchNormalization", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "Mul", "Add", "Sigmoid"}
 )
@@ -132,6 +134,25 @@ def own_side(name: str) -> int:
 
 def write(name: str, path: Path, side: int, exporter: str) -> None:
     """Build a network with seeded weights, settle its statistics, and export it by one of torch's exporters."""
+    x = torch.nn.functional.interpolate(
+        torch.randn(8, 3, -(-side // 4), -(-side // 4), generator=torch.Generator().manual_seed(0)), scale_factor=4
+    )[..., :side, :side]
+    model = seeded(name, x)
+    if amplification(model, side) > MOST_AMPLIFIED:
+        model = seeded(name, x, branches=0.1)
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    dynamo = exporter == "dynamo"
+    torch.onnx.export(model, (x[:1],), str(path), dynamo=dynamo, external_data=False, verbose=False, **names)
+
+
+def seeded(name: str, x: torch.Tensor, branches: float | None = None) -> nn.Module:
+    """Build a network for inference, its statistics those of `x`.
+
+    Args:
+        name: Of the library, and of the network in it.
+        x: (8, 3, H, W) float32.
+        branches: Scale of those last BNs of residual branches that the library begins at 0; by default that of any BN.
+    """
     kind, _, rest = name.partition(":")
     torch.manual_seed(0)
     if kind == "smp":
@@ -141,22 +162,35 @@ def write(name: str, path: Path, side: int, exporter: str) -> None:
     else:
         timm: Any = importlib.import_module("timm")
         model = timm.create_model(rest, num_classes=16)
-    x = torch.nn.functional.interpolate(torch.randn(8, 3, -(-side // 4), -(-side // 4)), scale_factor=4)[
-        ..., :side, :side
-    ]
     for key, parameter in model.named_parameters():
         if key.endswith("gamma"):  # a layer scale of 1e-6 would hide every branch
             nn.init.ones_(parameter)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+            if branches is None or module.weight.any():
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+            else:
+                nn.init.constant_(module.weight, branches)
             nn.init.normal_(module.bias, 0, 0.2)
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(x)
-    names = {"input_names": ["x"], "output_names": ["y"]}
-    dynamo = exporter == "dynamo"
-    torch.onnx.export(model.eval(), (x[:1],), str(path), dynamo=dynamo, external_data=False, verbose=False, **names)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def amplification(model: nn.Module, side: int) -> float:
+    """Compute how far outputs move on noise, relative to the largest, where each weight moves by a rounding error."""
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(8, 3, side, side, generator=generator) - 0.45) / 0.225
+    outputs = model(x)
+    before = [parameter.clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.mul_(1 + (2 * torch.randint(0, 2, parameter.shape, generator=generator) - 1) * 2.0**-23)
+    moved = model(x)
+    for parameter, value in zip(model.parameters(), before, strict=True):
+        parameter.copy_(value)
+    return float((moved - outputs).abs().max() / outputs.abs().max())
 
 
 def concatenates(model: onnx.ModelProto) -> bool:

@@ -1,6 +1,7 @@
 """Tests of `simplify`: a row for each pass, and a pass that breaks its promise is caught."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -208,6 +209,37 @@ def test_pass_that_rounding_takes_a_little_beyond_its_promise_is_left_out(
     same = (tiny_graphs.evaluate(onnx_file.load(store.path(one)), x)[0] for one in (exported, result.onnx))
     np.testing.assert_array_equal(*same)
     assert not list(store.path(result.onnx).parent.glob("trial*"))
+
+
+def test_pass_that_changes_no_more_than_the_rounding_of_the_weights_is_left_out(
+    run: Callable[..., tuple[Simplified, bool]], exported: Artifact, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx_file.load(store.path(exported))
+    bias, logits = model.graph.initializers["classifier.bias"], model.graph.outputs[0]
+    bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(1e5), name="classifier.bias")
+    far = ir.Value(name="far", const_value=ir.tensor(np.float32([1e5]), name="far"))
+    model.graph.register_initializer(far)
+    near = ir.node("Sub", [logits, far])  # what the sum with 1e5 rounded away does not come back
+    near.outputs[0].name, near.outputs[0].type, near.outputs[0].shape = "near", logits.type, logits.shape
+    model.graph.append(near)
+    model.graph.outputs[0] = near.outputs[0]
+    file = store.root / exported.path
+    onnx_file.save(model, file)
+    amplifying = dataclasses.replace(exported, sha256=sha256_of(file))
+    monkeypatch.setattr(drop_identities, "PASS", Pass(apply=scaling_the_bias_by(1.0000002), promise=1e-5))
+
+    result, _ = run("drop_identities", artifact=amplifying)
+
+    ((reason, places),) = result.passes[0].refused
+    assert places == 1
+    assert re.fullmatch(
+        r"left out: it changed the outputs by \S+ of the largest logit; it promises at most 1e-05; "
+        r"weights that differ in their last bit change them by \S+",
+        reason,
+    )
+    x = tiny_graphs.images()
+    same = (tiny_graphs.evaluate(onnx_file.load(store.path(one)), x)[0] for one in (amplifying, result.onnx))
+    np.testing.assert_array_equal(*same)
 
 
 def test_outputs_that_are_no_numbers_are_not_blamed_on_a_pass(
