@@ -3,15 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 HEADINGS = "option_headings"
 """Attribute of a command's function: name of an option → heading of its group."""
 _LAST = "Output"
+_UsageError: Any = typer.BadParameter.__bases__[0]  # typer exports it under no name
 
 
 class HelpfulCommand(TyperCommand):
     """A command whose help has groups of options; its epilog is an example, printed as it is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options; of one that this command lacks, say which commands have it."""
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            holders = _commands_with(getattr(error, "option_name", ""), ctx.find_root())
+            if holders:
+                error.message += f"; {', '.join(holders)} {'has' if len(holders) == 1 else 'have'} it"
+                error.possibilities = None
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then options by group: the command's own first, those of the output and the help last."""
@@ -48,6 +61,12 @@ class HelpfulGroup(TyperGroup):
         """List the commands by the first paragraph of their help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, " ".join(text.partition("\n\n")[0].split())) for name, text in self.helps()])
+
+
+def _commands_with(option: str, root: Any) -> list[str]:
+    """Name the commands that have an option."""
+    commands = getattr(root.command, "commands", {})
+    return [name for name in commands if any(option in one.opts for one in commands[name].get_params(root))]
 
 
 def with_headings(function: Callable[..., None], headings: dict[str, str]) -> Callable[..., None]:

@@ -3,6 +3,7 @@
 Markdown, the page and notebooks draw the same ones. What a report does not hold is said to be unknown, never left out.
 """
 
+import shlex
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -34,6 +35,7 @@ def facts(report: Report) -> Facts:
         ("machine", describe_machine(report.environment)),
         ("made", f"{report.when} by deploykit {report.version}"),
         ("repeat with", report.command or UNKNOWN),
+        *_repeat_in(report.command),
     )
 
 
@@ -77,6 +79,16 @@ def repeat_command(recipe_file: str, device: str) -> str:
     """Write the command that makes a report again from the recipe beside it."""
     words = ["deploykit run", shell_word(recipe_file), *(["--device", shell_word(device)] if device != "local" else [])]
     return " ".join(words)
+
+
+def _repeat_in(command: str) -> Iterator[tuple[str, str]]:
+    """Say in which folder a command with a relative path is to be run."""
+    try:
+        (first,) = PurePosixPath(shlex.split(command)[2]).parts[:1]
+    except (ValueError, IndexError):  # the command is not recorded, or not as this package writes it
+        return
+    if first not in ("/", ".."):
+        yield "repeat in", f"the folder that holds {first}: relative paths of the recipe begin there"
 
 
 def _preprocessing(report: Report) -> str:

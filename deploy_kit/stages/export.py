@@ -37,7 +37,7 @@ from deploy_kit.records import codec
 from deploy_kit.records.artifacts import BareInput, CheckpointFacts, Exported, Preprocess
 from deploy_kit.records.made_by import MadeBy
 
-VERSION = "5"
+VERSION = "6"
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _VERIFIED_IMAGES, _WITNESSED_IMAGES, _ADOPTED_IMAGES = 32, 3, 4
 _MAPS_VERIFIED = 4  # an output of 21×512×512 takes 22 MB
@@ -209,6 +209,7 @@ def _adopt(
     model = adopted.model
     preprocess = map_sizes.input_of_graph(model, path, source.input, stated=source.preprocess)
     onnx_file.expect_input(model, preprocess, path)
+    replaced = map_sizes.in_place_of(onnx_file.preprocess(model), preprocess)
     onnx_file.embed(model, preprocess)
     output = onnx_file.specs(tuple(model.graph.outputs))[0].shape
     if not onnx_file.classes(model) and output and (names := _fitting(said, output[-1])):
@@ -223,6 +224,7 @@ def _adopt(
     remarks = (
         *adopted.changes,
         *((map_sizes.UNKNOWN,) if isinstance(preprocess, BareInput) else ()),
+        *replaced,
         *onnx_file.unfit(model),
     )
     facts = _facts_of_onnx(source, path, digest, onnx_file.parameters(model), remarks)

@@ -133,3 +133,17 @@ def test_run_without_a_recipe_does_not_run_the_demo() -> None:
 
     assert said.code == 2
     assert "Missing argument" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("bench --threads 4", "No such option: --threads; build has it"),
+        ("check --batch=4", "No such option: --batch; export, bench have it"),
+        ("bench --span-of whole", "No such option: --span-of (Possible options: --span)"),
+    ],
+)
+def test_an_option_of_another_command_is_said_to_be_one(words: str, message: str) -> None:
+    said = deploykit(*words.split())
+
+    assert (said.code, said.err.rstrip().endswith(message)) == (2, True), said.err

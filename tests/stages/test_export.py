@@ -656,6 +656,19 @@ def test_onnx_file_gets_the_stated_preprocess_embedded(
     assert onnx_file.preprocess(onnx_file.load(store.path(exported.onnx))) == STATED.record()
 
 
+def test_onnx_file_whose_own_preprocess_is_replaced_says_so(
+    run: Callable[..., tuple[Exported, bool]], tmp_path: Path, store: Store
+) -> None:
+    model = tiny_graphs.parse(RELU)
+    own = dataclasses.replace(STATED.record(), mean=(0.125,))
+    onnx_file.embed(model, own)
+
+    exported, _ = run(written(tmp_path, model), STATED)
+
+    assert onnx_file.preprocess(onnx_file.load(store.path(exported.onnx))) == STATED.record()
+    assert f"in place of the preprocessing that the file states: {own.words}" in exported.checkpoint.remarks
+
+
 def test_onnx_file_without_preprocess_is_taken_with_a_remark(
     store: Store, connection: Connection, tmp_path: Path
 ) -> None:

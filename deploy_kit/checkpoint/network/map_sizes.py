@@ -196,7 +196,7 @@ def input_of(
             )
         _verify_channels(preprocess, spec, path)
         _verify_sides(spec, (preprocess.height, preprocess.width), path)
-        return preprocess, remarks
+        return preprocess, (*remarks, *in_place_of(carried, preprocess))
     if known is None:
         raise InputError(
             f"{path}: the file does not say how large its input is",
@@ -205,6 +205,13 @@ def input_of(
         )
     _verify_sides(spec, known[0], path)
     return BareInput(shape=(spec.in_channels, *known[0])), (*_taken(known), UNKNOWN)
+
+
+def in_place_of(carried: Preprocess | None, preprocess: Preprocess | BareInput) -> tuple[str, ...]:
+    """Return a remark where a person's word replaces, whole, the preprocessing that the file carries."""
+    if carried is None or preprocess == carried:
+        return ()
+    return (f"in place of the preprocessing that the file states: {carried.words}",)
 
 
 def _known(

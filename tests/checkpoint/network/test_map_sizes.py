@@ -45,8 +45,20 @@ def test_size_is_that_of_the_best_source(given: dict[str, Any], sides: tuple[int
     assert isinstance(found, Preprocess)
     assert (found.height, found.width) == sides
     assert found.mean == NUMBERS
-    assert len(remarks) == (source is not None)
-    assert all(source in remark for remark in remarks if source)
+    about_size = [remark for remark in remarks if remark.startswith("input size")]
+    assert len(about_size) == (source is not None)
+    assert all(source in remark for remark in about_size if source)
+
+
+@pytest.mark.parametrize("given", [{"stated": table()}, {"stated": None, "sides": (32, 32)}])
+def test_what_a_person_states_in_place_of_the_file_is_said(given: dict[str, Any]) -> None:
+    given = {"sides": None} | given
+
+    _, remarks = map_sizes.input_of(CIFAR, given.pop("sides"), Path("net.pth"), carried=CARRIED, **given)
+    _, silent = map_sizes.input_of(CIFAR, None, Path("net.pth"), carried=CARRIED, stated=None)
+
+    assert remarks[-1] == f"in place of the preprocessing that the file states: {CARRIED.words}"
+    assert silent == ()
 
 
 def test_a_crop_is_not_made_to_a_size_that_is_only_a_convention() -> None:

@@ -246,11 +246,19 @@ def test_the_first_page_answers_a_reviewer() -> None:
     assert dict(first_page.facts(page_report(recommendation=None)))["budgets"] == "not recorded"
     assert " (avx2, avx512_vnni), " in facts["machine"]
     assert facts["repeat with"] == "deploykit run reports/some/recipe.yaml"
+    assert facts["repeat in"].startswith("the folder that holds reports: ")
     text = "".join(drawn(whole).texts)
     assert "Drop is in percentage points of top-1, with the 95 % interval of the paired difference, whose " in text
     assert "Speed-up is against fp32 · " in text
     for value in (*facts.values(), *(line[3] for line in first_page.files(whole))):
         assert value in text
+
+
+@pytest.mark.parametrize(
+    "command", ["", "deploykit run /r.yaml", "deploykit run ../r.yaml", "deploykit run 'r", "x y ''"]
+)
+def test_a_command_that_needs_no_folder_names_none(command: str) -> None:
+    assert "repeat in" not in dict(first_page.facts(page_report(command=command)))
 
 
 def test_data_limits_and_machine_stand_before_the_engines_in_whatever_width() -> None:
