@@ -176,10 +176,42 @@ def enlarged(sketch: Sketch, group: int = 1) -> tuple[str, ...]:
     return (sketch.head(sketch.norm(sketch.block(sketch.concat(grow, sketch.stem())))),)
 
 
+def normed_part(sketch: Sketch) -> tuple[str, ...]:
+    """A BN + ReLU that a convolution and a concatenation read: the skip of a U-Net whose encoder is a DenseNet."""
+    skip = sketch.norm(sketch.block(sketch.stem()))
+    return (sketch.head(sketch.conv(sketch.concat(sketch.conv(skip, 6), skip), 5)),)
+
+
+def bare_norm_part(sketch: Sketch) -> tuple[str, ...]:
+    norm = sketch.norm(sketch.block(sketch.stem()), relu=False)
+    return (sketch.head(sketch.norm(sketch.concat(norm, sketch.stem()))),)
+
+
+def gates(sketch: Sketch, c: str, n: int, pad: int = 0) -> str:
+    """Squeeze and excite: a mean over pixels, a convolution, a sigmoid."""
+    mean = sketch.node("GlobalAveragePool", c)
+    return sketch.node("Sigmoid", sketch.conv(mean, n, 1 + 2 * pad, pad=pad) if pad else sketch.conv(mean, n))
+
+
+def gated_part(sketch: Sketch) -> tuple[str, ...]:
+    c = sketch.stem(6)
+    return (sketch.head(sketch.norm(sketch.concat(sketch.node("Mul", gates(sketch, c, 6), c), sketch.stem()))),)
+
+
+def squeezed(sketch: Sketch) -> tuple[str, ...]:
+    block = sketch.block(sketch.stem())
+    return (sketch.head(sketch.norm(block)), gates(sketch, block, 5))
+
+
+def squeezed_and_padded(sketch: Sketch) -> tuple[str, ...]:
+    block = sketch.block(sketch.stem())
+    return (sketch.head(sketch.norm(block)), gates(sketch, block, 5, pad=1))
+
+
 CASES: tuple[Callable[[Sketch], tuple[str, ...]], ...] = (
     plain, mixed_signs, all_negative, rectified_part, moved_relu, average_between, padded_average, ceiled_average,
     plain_reader, padded_reader, grouped_maker, new_first, dead_channels, mostly_dead, no_bias,
-    enlarged,
+    enlarged, normed_part, bare_norm_part, gated_part, squeezed, squeezed_and_padded,
 )  # fmt: skip
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 either_form = pytest.mark.parametrize("names", [(), MADE_MAX], ids=["BN", "max"])
@@ -338,6 +370,18 @@ def test_reach_is_half_of_each_channels_range_before() -> None:
     np.testing.assert_allclose(row.reach, 1.1 * halves, rtol=1e-5)
 
 
+@pytest.mark.parametrize("case", [normed_part, bare_norm_part, gated_part, squeezed], ids=lambda case: case.__name__)
+def test_no_group_with_a_concatenation_is_left_as_it_is(case: Callable[[Sketch], tuple[str, ...]]) -> None:
+    sketch = Sketch()
+
+    made = equalized(sketch, *case(sketch), names=MADE_MAX)
+
+    assert made.rows and {row.refused for row in made.rows} == {""}
+    joined = [v for v in made.seen if any(node.op_type == "Concat" for node in v.consumers())]
+    reach = np.concatenate([np.maximum(made.seen[v].high, -made.seen[v].low) for v in joined])
+    assert reach[reach > 0].min() > 0.5  # a channel that its ReLU never lets through has none
+
+
 def refused(sketch: Sketch, *outputs: str) -> EqualizedGroup:
     found = equalized(sketch, *outputs)
     assert found.difference <= EXACT  # groups without a concatenation are equalized all the same
@@ -375,6 +419,8 @@ def test_reader_that_cannot_take_the_inverse_is_named(reader: str) -> None:
     sketch = Sketch()
     block = sketch.block(sketch.stem())
     more = sketch.node(reader, block, *[sketch.conv(block, 14)] * (reader == "Add"))
+    if reader == "GlobalAveragePool":  # a convolution could take it
+        more = sketch.node("Sigmoid", more)
     outputs = [sketch.head(sketch.norm(block)), sketch.head(sketch.conv(more, 3))]
 
     row = refused(sketch, *outputs)
