@@ -88,8 +88,7 @@ def equalize_channels(
             if padded and not group.concats:
                 maps = {value: _partly(entry) for value, entry in maps.items()}
             rewrite(model, group, maps)
-            means_of = {pool.outputs[0]: by for value, by in maps.items() for pool in _pooled(value)}
-            for value, by in {**maps, **means_of}.items():
+            for value, by in maps.items():
                 if value in seen:
                     seen[value] = _moved(seen[value], by)
                 if value in means:
@@ -111,8 +110,8 @@ def _maps(ranges: dict[ir.Value, ChannelRange], *, below: float) -> dict[ir.Valu
     reach: dict[ir.Value, tuple[np.ndarray, np.ndarray | None]] = {}
     for source, (low, high) in ranges.items():
         producer = source.producer()
-        # A ReLU that is fused into its convolution clips at 0, so its result cannot be shifted; nor can a product.
-        shifts = below > 0 and producer is not None and producer.op_type not in ("Relu", "Mul")
+        # A ReLU that is fused into its convolution clips at 0, so its result cannot be shifted; nor can a product's.
+        shifts = below > 0 and producer is not None and producer.op_type not in ("Relu", "LeakyRelu", "Mul")
         reach[source] = ((high - low) / 2, low) if shifts else (np.maximum(high, -low), None)
     floor = least(np.concatenate([r for r, _ in reach.values()]), _FLOOR)
     maps = {}
@@ -230,15 +229,26 @@ def _pads(node: ir.Node) -> bool:
 
 
 def maker(source: ir.Value) -> ir.Node | None:
-    """Return the node whose weights decide a source: behind a fused ReLU, its convolution."""
+    """Return the node whose weights decide a source: behind a fused ReLU, or a leaky one, its convolution."""
     producer = source.producer()
     if producer is not None and producer.op_type == "Relu":
         return grouping.fused_into(producer)
-    return producer
+    leaking = _leaking(source)
+    return producer if leaking is None else leaking.producer()
+
+
+def _leaking(source: ir.Value) -> ir.Value | None:
+    """Return the result of a convolution that a leaky ReLU, to which any scale above 0 is one, makes a source of."""
+    relu = source.producer()
+    result = relu.inputs[0] if relu is not None and relu.op_type == "LeakyRelu" else None
+    conv = result.producer() if result is not None else None
+    if result is None or conv is None or conv.op_type not in _LINEAR or grouping.only_reader(result) is not relu:
+        return None
+    return result
 
 
 def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) -> None:
-    """Rewrite the nodes of a group and around it; completes `maps` for all its values and records them."""
+    """Rewrite the nodes of a group and around it; completes `maps` for all values that it scales, and records them."""
     for source in group.sources:
         node = maker(source)
         assert node is not None
@@ -253,15 +263,17 @@ def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) ->
             r, m = np.concatenate([p.r for p in parts]), np.concatenate([p.m for p in parts])
             maps[value] = Affine(r=r[origins[:, 0]], m=m[origins[:, 0]])
             _shift_bound(model, producer, maps[value])
-    pools = [(pool, maps[value]) for value in group.values for pool in _pooled(value)]
-    for value, by in (*maps.items(), *((pool.outputs[0], by) for pool, by in pools)):
+    maps |= {pool.outputs[0]: maps[value] for value in group.values for pool in _pooled(value)}
+    for value, by in maps.items():
         for node in value.consumers():
             if node.op_type == "BatchNormalization":
                 _absorb_in_norm(model, node, by)
             elif node.op_type in _LINEAR:
                 absorb_in_conv(model, node, by)
+    maps |= {result: maps[source] for source in group.sources if (result := _leaking(source)) is not None}
     channel_affine.record_affines(
-        model, {str(value.name): maps[value] for value in group.values if not _joins(value, group)}
+        model,
+        {str(value.name): by for value, by in maps.items() if value not in group.values or not _joins(value, group)},
     )
 
 
