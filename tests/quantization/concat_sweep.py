@@ -3,7 +3,7 @@
     python -m tests.quantization.concat_sweep [--only TEXT] [--part K/N] [--most-parameters MILLIONS] [--limit S]
         [--exporter dynamo|torchscript] [--list]
 
-Networks are every DenseNet encoder with every decoder of segmentation_models_pytorch that takes it, and of timm's
+Networks are every DenseNet encoder with every decoder of segmentation_models_pytorch (three take none), and of timm's
 registry every model that concatenates: its module's source calls `torch.cat` and knows no attention, and its ONNX graph
 holds a Concat on the channels of maps that a convolution reads, behind norms, activations and pools or not. Weights are
 seeded, BatchNorm statistics are those of smooth noise; where residual branches of full scale make an output of
@@ -39,6 +39,10 @@ MOST_AMPLIFIED = 1e-4  # by whose rounding outputs move; beyond it, a comparison
 _BETWEEN = frozenset(
     {"BatchNormalization", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "Mul", "Add", "Sigmoid"}
 )
+
+
+class NoNetworkError(Exception):
+    """The library does not put this decoder on this encoder."""
 
 
 def main() -> int:
@@ -93,6 +97,8 @@ def walked(name: str, exporter: str) -> str:
         side = SIDE
         try:
             write(name, file, side, exporter)
+        except NoNetworkError as error:
+            return f"no network: {error}"
         except (RuntimeError, ValueError, NotImplementedError, AssertionError):  # it takes inputs of one size alone
             side = own_side(name)
             write(name, file, side, exporter)
@@ -127,7 +133,12 @@ def candidates() -> Iterator[tuple[str, int]]:
 
 
 def own_side(name: str) -> int:
-    """Return the side in px that a network of timm is made for."""
+    """Return the side in px that a network of timm is made for; of a decoder, one whose last map has 6×6 pixels.
+
+    Pyramid poolings make 1, 2, 3 and 6 pixels a side of it, which exporters write where they divide it.
+    """
+    if name.startswith("smp:"):
+        return 192
     timm: Any = importlib.import_module("timm")
     return int(timm.create_model(name.partition(":")[2]).default_cfg["input_size"][-1])
 
@@ -158,7 +169,10 @@ def seeded(name: str, x: torch.Tensor, branches: float | None = None) -> nn.Modu
     if kind == "smp":
         decoder, _, encoder = rest.partition(":")
         smp: Any = importlib.import_module("segmentation_models_pytorch")
-        model = getattr(smp, decoder)(encoder, encoder_weights=None, classes=5)
+        try:
+            model = getattr(smp, decoder)(encoder, encoder_weights=None, classes=5)
+        except ValueError as error:  # a decoder for dilated encoders
+            raise NoNetworkError(str(error)) from error
     else:
         timm: Any = importlib.import_module("timm")
         model = timm.create_model(rest, num_classes=16)
