@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.records.engine_table import size, typed
@@ -143,12 +144,11 @@ def _over_energy(measured: Measurement, limit: float | None, unit: str, reading:
 def _candidate(row: EngineRow, rows: Sequence[EngineRow]) -> _Contender:
     parity, measured, artifact = row.parity, row.measurement, row.artifact
     assert isinstance(parity, ParityReport) and isinstance(measured, Measurement) and artifact is not None
-    ordered = sorted(measured.samples_ms)
     return _Contender(
         label=_named(row, rows),
         size_bytes=artifact.size_bytes,
         measured=measured,
-        median_ms=ordered[len(ordered) // 2] / measured.batch,
+        median_ms=median(measured.samples_ms) / measured.batch,
         drop_high=parity.drop.high if parity.drop else 0.0,
     )
 

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from deploy_kit.base.errors import QuantizeError
+from deploy_kit.base.progress import ProgressCallback, no_progress
 from deploy_kit.graph import onnx_file, passes
 from deploy_kit.quantization.int8 import (
     average_pools,
@@ -65,6 +66,7 @@ class Int8Plan:
         pixels: What the first convolution reads, where the graph's pixels are known.
         kept: Nodes that stay in float (`mixed_precision.keep_in_float`).
         rounded: Integers of weights chosen so far (`weight_rounding`), shared by all copies of the plan.
+        on_progress: Called with progress events while weights are rounded.
         fitted: What is added to biases (outputs,), by the name of the node's output (`bias_fit`); shared likewise, but
             not where something stays in float, for which it was not fitted.
     """
@@ -84,6 +86,7 @@ class Int8Plan:
     pixels: PixelGrid | None = None
     kept: frozenset[ir.Node] = frozenset()
     rounded: dict[tuple[str, bytes], Rounded] = field(default_factory=dict)
+    on_progress: ProgressCallback = no_progress
     fitted: dict[str, np.ndarray] = field(default_factory=dict)
 
     def moments(self, value: ir.Value) -> Moments:
@@ -159,6 +162,7 @@ def make_plan(
             not finite.
     """
     prepared = source if isinstance(source, PreparedGraph) else prepare(source, choices)
+    context = context or CalibrationContext()
     model = ir.serde.deserialize_model(prepared.graph)
     # TensorRT quantizes around 0, where pixels are not.
     pixels = None if choices.signed else pixel_grid.read_pixels(model)
@@ -188,7 +192,7 @@ def make_plan(
         ),
         tuple(targets.values()),
         choices.ranging,
-        ImageStream(n=n_images, batches=batches, context=context or CalibrationContext()),
+        ImageStream(n=n_images, batches=batches, context=context),
     )
     seen = {v: observed.channels[_name(v)] for v in sources}
     spans = {
@@ -202,6 +206,7 @@ def make_plan(
         choices=choices, batches=batches, n_images=n_images,
         model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
         seen=seen, means={v: observed.means[_name(v)] for v in clipped}, spans=spans, pixels=pixels,
+        on_progress=context.on_progress,
     )  # fmt: skip
     if choices.equalized:
         if not choices.signed:

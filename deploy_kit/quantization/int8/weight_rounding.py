@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.quantization.int8 import adaptive_rounding, input_patches
 from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.plan import Int8Plan
@@ -64,7 +65,10 @@ def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows], *, limit: int = 1
     if not reads:
         return found
     model = ir.serde.serialize_model(plan.model)
-    for sample in input_patches.sample_patches(model, reads, plan.batches, plan.n_images):
+    for done, sample in enumerate(input_patches.sample_patches(model, reads, plan.batches, plan.n_images)):
+        plan.on_progress(
+            ProgressEvent(stage="quantize", text="weights: rounding by descent", done=done, total=len(reads))
+        )
         node = sample.entry.node
         weights = rows[node]
         second = adaptive_rounding.second_moments(sample.read, centered=plan.choices.bias_correction)

@@ -58,6 +58,17 @@ def test_some_weights_differ_and_by_few_steps(form: str) -> None:
     assert off.max() < 20
 
 
+def test_each_weight_that_is_chosen_is_a_step_of_the_progress() -> None:
+    network = NETWORKS["plain"]()
+    heard: list[ProgressEvent] = []
+    plan = dataclasses.replace(planned(network.model(), network.sketch.images(8)), on_progress=heard.append)
+    convolutions = {node: grids.weight_rows(node) for node in nodes(plan.model, "Conv")}
+
+    chosen = weight_rounding.rounded_weights(plan, convolutions)
+
+    assert [event.done for event in heard] == list(range(len(chosen)))
+
+
 def test_sampled_patches_are_what_torch_unfolds_of_the_integers() -> None:
     sketch = Sketch()
     inner = sketch.node("Relu", sketch.conv("x", 6))

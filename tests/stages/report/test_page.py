@@ -17,6 +17,7 @@ from report_records import everything, made, row
 
 from deploy_kit.measure import latency
 from deploy_kit.records import codec, first_page
+from deploy_kit.records.engine_table import HEADINGS, cells
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow, ParityReport, Report
 from deploy_kit.stages import report as stage
@@ -381,6 +382,12 @@ def test_the_recommended_engine_stands_with_a_reason_for_every_other() -> None:
     lines = stage.markdown(whole)
 
     assert "latency ≤ 4 ms" in text and found.why in text
+    winner = next(row for row in whole.rows if row.label == found.winner)
+    told = dict(zip(HEADINGS, cells(winner), strict=True))
+    assert winner.artifact is not None
+    heading = text[: text.index("What was proved")]
+    for words in (f"drop {told['drop']}", f"speed-up {told['speed-up']}", f"sha256 {winner.artifact.sha256[:12]}…"):
+        assert words in heading
     for loser in found.losers:
         assert loser.why in text and loser.why in lines
     assert f"**{found.winner}** within latency ≤ 4 ms: {found.why}." in lines

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploy_kit.base.markup import Child, Markup, element, markup
 from deploy_kit.records import first_page
-from deploy_kit.records.engine_table import HEADINGS, cells, summary
+from deploy_kit.records.engine_table import HEADINGS, NONE, cells, summary
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.results import EngineRow, Report
 from deploy_kit.stages.report import content
@@ -41,10 +41,7 @@ def page(report: Report) -> str:
     """Return the page of a report."""
     looks = plot.looks(row.label for row in report.rows)
     word, found = _verdict(report), report.recommendation
-    winner = None
-    if found and found.winner:
-        file = dict(report.delivered).get(found.winner)
-        winner = markup((" Recommended: ", element("strong", found.winner), f" ({file})." if file else "."))
+    winner = _winner(report, found.winner) if found and found.winner else None
     top = element(
         "header",
         element("p", "deploykit report", class_="kicker"),
@@ -104,6 +101,17 @@ def timings(rows: Iterable[EngineRow], looks: dict[str, plot.Look]) -> list[tupl
     return [
         (f"{label}, batch {measured.batch}" if several else label, looks[label], measured) for label, measured in timed
     ]
+
+
+def _winner(report: Report, label: str) -> Markup:
+    """Name the recommended engine, with what a reader asks of it first: loss, speed and file."""
+    row = next((row for row in report.rows if row.label == label), None)
+    texts = {} if row is None else dict(zip(HEADINGS, cells(row), strict=True))
+    told = ", ".join(f"{what} {texts[what]}" for what in ("drop", "speed-up") if texts.get(what, NONE) != NONE)
+    artifact = None if row is None else row.artifact
+    digests = () if artifact is None else (f"sha256 {first_page.parts(report, artifact)[0][2][:12]}…",)
+    file = ", ".join(filter(None, (dict(report.delivered).get(label), *digests)))
+    return markup((" Recommended: ", element("strong", label), f" ({file})" if file else "", told and f": {told}", "."))
 
 
 def engines(report: Report) -> Markup:
