@@ -322,11 +322,14 @@ def collect(run: Run, source: Exported) -> Report:
     family = graphs_of(run.store, source)
     built = [engine for engine in run.store.all(Artifact, "build") if engine.parent in family]
     rows = list[EngineRow]()
+    answers = (logits.images, logits.n, logits.top1)  # images and labels may have changed since a check
     for engine in distinct(built):
         found = run.store.newest(
             ParityReport,
             "check",
-            where=lambda p, e=engine: (p.artifact, p.label, p.images) == (e.sha256, e.label, logits.images),  # type: ignore[misc]
+            where=lambda p, e=engine: (
+                (p.artifact, p.label, p.images, p.n, p.top1_reference) == (e.sha256, e.label, *answers)  # type: ignore[misc]
+            ),
         )
         run.remarks += () if found else _checked_elsewhere(run, engine)
         why = "" if found else check.why_unavailable(engine, run.target.connection)
@@ -350,6 +353,8 @@ def _checked_elsewhere(run: Run, engine: Artifact) -> tuple[str, ...]:
     other = run.store.newest(ParityReport, "check", where=lambda p: (p.artifact, p.label) == label)
     if other is None:
         return ()
+    if other[0].images == run.recipe.check.images:
+        return (f"{engine.label} was checked on {other[0].images} before its images or labels changed",)
     command = shlex.join(["deploykit", "report", "--images", other[0].images])
     return (f"{engine.label} was checked on {other[0].images}, not on {run.recipe.check.images}: {command}",)
 

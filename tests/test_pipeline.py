@@ -183,6 +183,20 @@ def test_an_engine_that_was_checked_on_other_images_alone_says_so(line: "Line", 
     assert remark == f"{checked.label} was checked on {line.recipe.check.images}, not on synthetic: {command}"
 
 
+def test_a_check_from_before_its_images_changed_is_not_beside_other_answers(
+    line: "Line", shelf: Store, first: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = next(row for row in first.rows if isinstance(row.parity, ParityReport))
+    changed = dataclasses.replace(first.answers, n=first.answers.n + 1)
+    monkeypatch.setattr(pipeline, "reference_logits", lambda *_: changed)
+
+    report = pipeline.collect(run_of(line.recipe, shelf, line.connection), line.exported)
+
+    assert not any(isinstance(row.parity, ParityReport) for row in report.rows)
+    said = f"{checked.label} was checked on {changed.images} before its images or labels changed"
+    assert said in report.remarks
+
+
 @pytest.fixture(scope="module")
 def troubled_store(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("troubled") / "store"

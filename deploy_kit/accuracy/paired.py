@@ -28,7 +28,18 @@ def top1_drop(reference_hits: np.ndarray, candidate_hits: np.ndarray, limit: flo
         candidate_hits: (n,) bool: whether the engine is right on each image.
         limit: Limit in percentage points that will judge the drop; `Drop.needed` is computed only with one.
     """
-    (lost, won), n = discordant_counts(reference_hits, candidate_hits), len(reference_hits)
+    return drop_of_counts(*discordant_counts(reference_hits, candidate_hits), len(reference_hits), limit)
+
+
+def drop_of_counts(lost: int, won: int, n: int, limit: float | None = None) -> Drop:
+    """Compute the drop in top-1 accuracy from its counts.
+
+    Args:
+        lost: Number of images that only the checkpoint classifies correctly.
+        won: Number of images that only the engine classifies correctly.
+        n: Number of images.
+        limit: As in `top1_drop`.
+    """
     low, high = drop_interval(lost, won, n)
     drop = Drop(
         what="top-1",

@@ -1,17 +1,23 @@
 """Which of the engines that were proved should be deployed, and why not each of the others."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from deploy_kit.base.errors import DeployKitError
+from deploy_kit.base.text_files import parse_yaml
 from deploy_kit.measure.speed_ups import speed_up
+from deploy_kit.recipe import parse_recipe
 from deploy_kit.records.engine_table import size, typed
 from deploy_kit.records.measurements import Measurement, samples_for
 from deploy_kit.records.readings import Rail
 from deploy_kit.records.recommendation import Budgets, Loser, Recommendation
-from deploy_kit.records.results import EngineRow, Limits, ParityReport
+from deploy_kit.records.results import EngineRow, Limits, ParityReport, Report
+from deploy_kit.stages.report.plausible import is_ours, refused
 
 PERCENTILES = (50.0, 90.0, 99.0)
+_NUMBER = re.compile(r"\d[\d.,]*|\(tied\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,55 @@ def recommend(
     elif len(candidates) > 1:
         why = f"the fastest that qualifies: {speed}"
     return Recommendation(winner=winner.label, why=why, losers=tuple(losers), budgets=budgets)
+
+
+def verify_recommendation(report: Report, where: str) -> None:
+    """Refuse a report whose recommendation is not what its rows and budgets give.
+
+    Args:
+        report: As it was read.
+        where: File that it was read from.
+
+    Raises:
+        InputError: It names other engines than the rows, or recommends otherwise.
+    """
+    told = report.recommendation
+    if told is None:
+        return
+    rows = sorted(_named(row, report.rows) for row in report.rows)
+    names = sorted(name for name in (told.winner, *(one.label for one in told.losers)) if name)
+    if names != rows:
+        wanted = f"each engine of rows once: {', '.join(rows)}"
+        raise refused(where, ("recommendation", wanted, ", ".join(names)))
+    percentiles = _percentiles_of(report)
+    if not is_ours(report.version) or percentiles is None:
+        return
+    again = recommend(report.rows, told.budgets, percentiles)
+    for field, wanted, found in (
+        ("winner", again.winner, told.winner),
+        ("why", again.why, told.why),
+        *(
+            (f"losers[{place}]", _in_words(one), _in_words(other))
+            for place, (one, other) in enumerate(zip(again.losers, told.losers, strict=False))
+        ),
+    ):
+        # Words change between builds of one version, what they say of the numbers does not.
+        if wanted != found and (field == "winner" or _NUMBER.findall(wanted) != _NUMBER.findall(found)):
+            raise refused(where, (f"recommendation.{field}", f"{wanted or 'none'}, as the rows give", found or "none"))
+
+
+def _in_words(loser: Loser) -> str:
+    return f"{loser.label}: {loser.why}{' (tied)' * loser.tied}"
+
+
+def _percentiles_of(report: Report) -> Sequence[float] | None:
+    """Return the percentiles of a report's recipe; None where the recipe names what is not installed here."""
+    if not report.recipe_yaml:
+        return PERCENTILES
+    try:
+        return parse_recipe(parse_yaml(report.recipe_yaml, "recipe_yaml")).bench.percentiles
+    except DeployKitError:
+        return None
 
 
 def why_not(row: EngineRow, budgets: Budgets, percent: float) -> str:

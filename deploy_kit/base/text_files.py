@@ -115,11 +115,19 @@ def read_yaml(path: Path) -> Any:
     Raises:
         FileNotFoundError: There is no such file.
         InputError: It cannot be read or is too large.
+        RecipeError: As `parse_yaml`.
+    """
+    return parse_yaml(read_text(path, _YAML_BYTES), path)
+
+
+def parse_yaml(text: str, where: Path | str) -> Any:
+    """Read YAML of one document from a text; `where` names it in messages.
+
+    Raises:
         RecipeError: It is not YAML, is nested too deeply, contains itself, or grows too large by its anchors.
     """
     import yaml
 
-    text = read_text(path, _YAML_BYTES)
     try:
         loader = _loader()(text)
         try:
@@ -131,11 +139,11 @@ def read_yaml(path: Path) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {printable(str(error))}", hint="correct the line it names") from error
+        raise RecipeError(f"{where}: not YAML: {printable(str(error))}", hint="correct the line it names") from error
     except RecipeError as error:
-        raise RecipeError(f"{path}: {error}", hint=error.hint) from error
+        raise RecipeError(f"{where}: {error}", hint=error.hint) from error
     except (ValueError, OverflowError) as error:  # a date that does not exist, a number of 5,000 digits
-        raise RecipeError(f"{path}: not YAML: {error}", hint="put texts that look like numbers in quotes") from error
+        raise RecipeError(f"{where}: not YAML: {error}", hint="put texts that look like numbers in quotes") from error
 
 
 def _verify_size(root: "yaml.Node") -> None:

@@ -60,6 +60,7 @@ def _drawn_again(
     record: Path, step: StepOptions, out: Path, save_recipe: Path | None, output: OutputOptions, *, allow_invalid: bool
 ) -> int:
     """Draw a report from its record alone, once it and the files beside it are found to agree."""
+    from deploy_kit.analysis.recommendation import verify_recommendation
     from deploy_kit.base.errors import RequestError
     from deploy_kit.base.plain_text import shell_word
     from deploy_kit.cli import _deployment, _output_files
@@ -74,6 +75,7 @@ def _drawn_again(
         )
     with output.console() as console:
         found = stage.load_report(record)
+        verify_recommendation(found, str(record))
         plausible.verify_delivered(found, record.parent)
         folder = out / found.recipe
         _output_files.verify_report_folder(folder, found.checkpoint.name)

@@ -5,14 +5,17 @@ import itertools
 from typing import Any
 
 import pytest
+from page_records import page_report
 from report_records import artifact, measurement, parity
 
-from deploy_kit.analysis.recommendation import recommend
+from deploy_kit.analysis.recommendation import recommend, verify_recommendation
+from deploy_kit.base.errors import InputError
+from deploy_kit.machine.environment import library_version
 from deploy_kit.records.measurements import EMULATED, Measurement, NotRun
 from deploy_kit.records.parity import Drop
 from deploy_kit.records.readings import Energy, Rail
-from deploy_kit.records.recommendation import Budgets
-from deploy_kit.records.results import EngineRow, Limits
+from deploy_kit.records.recommendation import Budgets, Recommendation
+from deploy_kit.records.results import EngineRow, Limits, Report
 
 ROUNDS, RUNS = 12, 100
 
@@ -256,3 +259,69 @@ def test_a_budget_that_needs_no_clock_rules_out_though_latencies_are_invalid() -
     assert winner == ""
     assert losers["fp32 · openvino"] == "28.00 MB, at most 8 MB"
     assert losers["int8 · openvino"] == "undecided: latency INVALID: the clock fell"
+
+
+def reported(**changes: Any) -> Report:
+    return page_report(version=library_version("deploykit"), **changes)
+
+
+def advised() -> Recommendation:
+    found = reported().recommendation
+    assert found is not None
+    return found
+
+
+def test_a_recommendation_is_what_the_rows_give() -> None:
+    verify_recommendation(reported(), "report.json")
+    verify_recommendation(reported(recommendation=None), "report.json")
+    worded = dataclasses.replace(advised(), why=advised().why.replace("the fastest", "fastest"))
+    verify_recommendation(reported(recommendation=worded), "report.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"winner": "fp32 · openvino"}, "recommendation: expected each engine of rows once: fp16 · openvino, fp32"),
+        ({"winner": "int4 · openvino"}, "found fp16 · openvino, .*int4 · openvino"),
+        ({"losers": ()}, "recommendation: expected each engine of rows once: .*, found int8 · onnxruntime$"),
+        (
+            {"why": "the fastest of all"},
+            r"recommendation\.why: expected the fastest .*, as the rows give, found the fastest",
+        ),
+        ({"budgets": Budgets(max_size_mb=0.2)}, r"recommendation\.(winner|why): expected .*, as the rows give, found "),
+    ],
+)
+def test_a_recommendation_that_the_rows_do_not_give_is_refused(changes: dict[str, Any], words: str) -> None:
+    edited = reported(recommendation=dataclasses.replace(advised(), **changes))
+
+    with pytest.raises(InputError, match=rf"report\.json\..*{words}"):
+        verify_recommendation(edited, "report.json")
+
+
+def test_another_engine_than_the_rows_give_is_not_recommended() -> None:
+    told = advised()
+    first, *others = told.losers
+    swapped = dataclasses.replace(
+        told, winner=first.label, losers=(dataclasses.replace(first, label=told.winner), *others)
+    )
+    worded = dataclasses.replace(told, losers=(dataclasses.replace(first, why="9 times as slow"), *others))
+
+    for edited, field in ((swapped, "winner"), (worded, r"losers\[0\]")):
+        with pytest.raises(InputError, match=rf"recommendation\.{field}: expected .*, as the rows give, found "):
+            verify_recommendation(reported(recommendation=edited), "report.json")
+        verify_recommendation(page_report(version="0.0.1", recommendation=edited), "another version judges otherwise")
+
+
+def test_rows_that_the_recommendation_names_must_be_there() -> None:
+    whole = reported()
+
+    with pytest.raises(InputError, match="expected each engine of rows once"):
+        verify_recommendation(dataclasses.replace(whole, rows=whole.rows[:-1]), "report.json")
+
+
+def test_the_percentile_of_the_latency_budget_is_the_one_of_the_recipe() -> None:
+    rows, budgets = reported().rows, Budgets(latency_ms=1.4)
+    made = "source: {checkpoint: 'bundled:densenet_bc40_fmnist'}\nbench: {percentiles: [50]}\n"
+    found = reported(recommendation=recommend(rows, budgets, (50,)), recipe_yaml=made)
+
+    verify_recommendation(found, "report.json")

@@ -46,3 +46,14 @@ def test_an_edited_record_is_refused(tmp_path: Path) -> None:
     said = deploykit("report", tmp_path / "report.json", "-o", tmp_path / "again")
 
     assert (said.code, "expected a share in 0..1, found 1.5" in said.error) == (2, True), said.err
+
+
+def test_a_recommendation_of_an_engine_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    report.run(page_report(), tmp_path)
+    data = json.loads((tmp_path / "report.json").read_text())
+    data["recommendation"]["winner"] = "int4 · openvino"
+    (tmp_path / "report.json").write_text(json.dumps(data))
+
+    said = deploykit("report", tmp_path / "report.json", "-o", tmp_path / "again")
+
+    assert (said.code, "recommendation: expected each engine of rows once" in said.error) == (2, True)

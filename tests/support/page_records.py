@@ -1,6 +1,7 @@
 """A report that holds something for every picture of the page, from seeded numbers."""
 
 import base64
+import dataclasses
 import io
 import itertools
 from typing import Any
@@ -10,15 +11,17 @@ from layer_profiles import COST, PROFILE
 from PIL import Image
 from report_records import HERE, artifact, made, of_its_engine, parity
 
+from deploy_kit.accuracy.paired import drop_of_counts
 from deploy_kit.analysis.recommendation import recommend
 from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.records.difference import NetworkDifference, PointDifference
 from deploy_kit.records.measurements import Measurement
-from deploy_kit.records.parity import ClassScore, Drop, Flip, Flips, Scores
+from deploy_kit.records.parity import ClassScore, Flip, Flips, Scores
 from deploy_kit.records.readings import Conditions, QuantityCourse, Roof
 from deploy_kit.records.recommendation import Budgets
 from deploy_kit.records.results import EngineRow, Limits, ParityReport, Report, Thumbnail
 
+_IMAGES = 10_000
 CLASSES = ("coat", "pullover", "shirt", "bag")
 ENGINES = {  # label → median ms, points lost
     "fp32 · onnxruntime": (3.1, 0.0),
@@ -43,6 +46,7 @@ def page_report(classes: tuple[str, ...] = CLASSES, file: str = "images/0001.png
         _row(label, ms, lost, number, classes, file) for number, (label, (ms, lost)) in enumerate(ENGINES.items())
     )
     facts: dict[str, Any] = {
+        "answers": dataclasses.replace(made().answers, n=_IMAGES),
         "differences": (difference("int8"), difference("int8-mixed", better=6.0)),
         "thumbnails": (thumbnail(file),),
         "recommendation": recommend(rows, Budgets(latency_ms=4.0)),
@@ -92,10 +96,13 @@ def _parity(label: str, lost: float, classes: tuple[str, ...], file: str) -> Par
         top5_reference=None, top5=None, ece_reference=0.01, ece=0.012, mean_reference=0.93, mean=0.93 - lost / 100,
     )  # fmt: skip
     flip = Flip(image=7, name=file, margin=1.25, reference=0, found=1, found_margin=0.5, label=0)
+    won = 3 * (lost > 0)
+    drop = drop_of_counts(won + round(lost / 100 * _IMAGES), won, _IMAGES, 0.3)
+    changed = (drop.lost or 0) + won
     return parity(
-        label, n=10_000, top1=0.93 - lost / 100, drop_pp=lost, drop_pp_interval=0.15, limits=Limits(max_drop=0.3),
-        drop=Drop(what="top-1", points=lost, low=lost - 0.15, high=lost + 0.15, lost=12, won=3, p=0.04), scores=scores,
-        flips=Flips(n=int(lost > 0), close_margin=0.4, close=0, worst=(flip,) * (lost > 0)),
+        label, n=_IMAGES, agreement=1 - changed / _IMAGES, top1=0.93 - lost / 100, drop_pp=drop.points,
+        drop_pp_interval=(drop.high - drop.low) / 2, limits=Limits(max_drop=0.3), drop=drop, scores=scores,
+        flips=Flips(n=changed, close_margin=0.4, close=0, worst=(flip,) * (lost > 0)),
     )  # fmt: skip
 
 

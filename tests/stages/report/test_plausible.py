@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,20 @@ from typing import Any
 import pytest
 from command_line import deploykit
 from page_records import page_report
-from report_records import made, row
+from report_records import HERE, artifact, made, measurement, parity, row
 
 from deploy_kit.base.errors import DeployKitError, InputError, StoreError
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.machine.environment import library_version
-from deploy_kit.records import codec
+from deploy_kit.records import codec, passports
+from deploy_kit.records.artifacts import Origin
+from deploy_kit.records.measurements import LoadGenResult
+from deploy_kit.records.parity import Drop
 from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.stages import report as stage
 from deploy_kit.stages.report import page, plausible
+
+LOADGEN = LoadGenResult(valid=False, sentence="too few queries", version="5", summary=())
 
 
 def _whole() -> dict[str, Any]:
@@ -50,6 +56,7 @@ def put(data: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("rows.0.parity.agreement", 1.5, r"parity\.agreement: expected a share in 0\.\.1, found 1\.5"),
         ("rows.0.measurement.samples_ms", [], r"measurement\.rounds: expected samples in rounds"),
         ("rows.0.measurement.samples_ms.3", "inf", r"samples_ms: expected times in ms, found inf"),
+        ("rows.0.measurement.samples_ms.3", 0.0, r"samples_ms: expected times in ms, found 0\.0"),
         ("rows.0.measurement.samples_ms.3", -1.0, r"samples_ms: expected times in ms, found -1\.0"),
         ("rows.0.measurement.rounds", [0, 30], r"rounds: expected ascending places among 24 samples"),
         ("rows.0.measurement.batch", 0, r"batch: expected at least 1, found 0"),
@@ -141,6 +148,102 @@ def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     assert "the difference of both accuracies" in refusal("parity", "top1", value=0.5)
     faster = refusal("speed_up", "ratio", value=9.9)
     assert faster.startswith(f"rows[{place}].speed_up.ratio: expected ") and faster.endswith("found 9.9")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (
+            "rows.4.parity.drop.low",
+            -9.0,
+            r"drop\.low: expected 0\.1.*, as 34 lost and 3 won of 10000 give, found -9\.0",
+        ),
+        (
+            "rows.0.parity.drop.high",
+            0.001,
+            r"drop\.high: expected 0\.03.*, as 0 lost and 0 won of 10000 give, found 0\.001",
+        ),
+        ("rows.4.parity.drop.p", 0.5, r"drop\.p: expected .*, found 0\.5"),
+        ("rows.4.parity.drop.needed", 5, r"drop\.needed: expected None, .*, found 5"),
+        ("rows.4.parity.drop.lost", -1, r"drop: expected 0 to 10000 images lost and won, found -1 and 3"),
+        ("rows.4.parity.drop_pp_interval", 0.01, r"drop_pp_interval: expected 0\.1.*, half the width of parity\.drop"),
+        ("rows.4.parity.n", 9000, r"rows\[4\]\.parity\.n: expected 10000, as in answers, found 9000"),
+        ("rows.4.parity.agreement", 0.5, r"agreement: expected 0\.9963, as 37 of 10000 flipped, found 0\.5"),
+        ("rows.4.parity.flips.n", 40, r"agreement: expected 0\.996, as 40 of 10000 flipped, found 0\.9963"),
+        ("answers.top1", 0.5, r"rows\[0\]\.parity\.top1_reference: expected 0\.5, as in answers, found 0\.93"),
+        ("checkpoint.sha256", "0" * 64, r"checkpoint\.sha256: expected c{64}, the parent of lineage\[0\], found 0{64}"),
+    ],
+)
+def test_a_check_that_contradicts_its_counts_or_its_images_is_refused(path: str, value: object, words: str) -> None:
+    lineage = (artifact("exported", stage="export", parent="c" * 64),)
+    whole = codec.to_json(page_report(version=library_version("deploykit"), lineage=lineage))
+    plausible.verify_report(codec.from_json(Report, whole), "report.json")
+
+    with pytest.raises(InputError, match=words):
+        plausible.verify_report(codec.from_json(Report, put(whole, path, value)), "report.json")
+
+
+def test_fewer_flips_than_images_lost_and_won_are_refused() -> None:
+    whole = put(put(codec.to_json(page_report()), "rows.4.parity.flips.n", 10), "rows.4.parity.agreement", 0.999)
+
+    with pytest.raises(InputError, match=r"flips\.n: expected at least the 37 images lost and won, found 10"):
+        plausible.verify_report(codec.from_json(Report, whole), "report.json")
+
+
+def test_a_drop_that_is_no_number_is_none_that_contradicts_itself() -> None:
+    nan = float("nan")
+    unscored = parity("int8 · onnxruntime", drop_pp=nan, drop_pp_interval=nan, top1=None, top1_reference=None)
+    drop = Drop(what="mean AUROC", points=nan, low=nan, high=nan)
+
+    plausible.verify_report(made(row("int8", "onnxruntime", parity=replace(unscored, drop=drop))), "report.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"drift": ""}, "drift: expected '50 % slower from round 7 of 12 on', as the samples give, found ''"),
+        ({"loadgen": LOADGEN}, "invalid: expected why, as LoadGen says INVALID, found none"),
+    ],
+)
+def test_findings_of_a_measurement_that_were_taken_away_are_refused(changes: dict[str, Any], words: str) -> None:
+    measured = replace(
+        measurement("int8 · onnxruntime", tuple(ms + place / 1000 for ms in (2, 3) for place in range(6))),
+        rounds=tuple(range(12)),
+        drift="50 % slower from round 7 of 12 on",
+        environment=replace(HERE, versions=(("deploykit", library_version("deploykit")),)),
+    )
+    plausible.verify_measurement(measured, "report.json")
+    plausible.verify_measurement(replace(measured, **changes, environment=HERE), "another version judges otherwise")
+
+    with pytest.raises(InputError, match=words):
+        plausible.verify_measurement(replace(measured, **changes), "report.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"checkpoint_sha256": "0" * 64}, r"checkpoint\.sha256: expected c{64}"),
+        ({"answers_sha256": "0" * 64}, r"answers\.sha256: expected b{64}"),
+        ({"images_sha256": "0" * 64}, r"answers\.images_sha256: expected d{64}"),
+    ],
+)
+def test_a_passport_beside_the_record_must_be_of_its_checkpoint_and_images(
+    tmp_path: Path, changes: dict[str, str], field: str
+) -> None:
+    file = tmp_path / "some-int8.onnx"
+    file.write_bytes(b"engine")
+    engine = artifact("int8", "onnxruntime", sha256=sha256_of(file))
+    found = made(row("int8", "onnxruntime", artifact=engine), delivered=(("int8 · onnxruntime", file.name),))
+    found = replace(found, answers=replace(found.answers, images_sha256="d" * 64))
+    origin = Origin(
+        checkpoint="some.pth", checkpoint_sha256="c" * 64, accuracy="accepted", images="bundled:some", n_images=100,
+        answers_sha256="b" * 64, images_sha256="d" * 64,
+    )  # fmt: skip
+
+    for one, refused in ((origin, False), (replace(origin, **changes), True)):
+        passports.passport_of(file).write_text(passports.sealed(replace(engine, origin=one)))
+        with pytest.raises(InputError, match=f"{field}, as the report says, found 0") if refused else nullcontext():
+            plausible.verify_delivered(found, tmp_path)
 
 
 def test_a_delivered_file_beside_the_record_must_be_the_one_of_the_record(tmp_path: Path) -> None:
