@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from deploy_kit import recipe
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import RequestError, no_such_file
+from deploy_kit.base.errors import InputError, RequestError, no_such_file
 from deploy_kit.base.plain_text import shell_word
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.cli import _steps
@@ -33,6 +33,7 @@ from deploy_kit.store import Store
 
 LABELS = "labels"
 T = TypeVar("T", ParityReport, LabelScore)
+_OWN_ANSWERS = "the expected outputs are this engine's own: they show that it computes as it did, not its accuracy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,23 +93,65 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
             hint="--against the checkpoint, or the float graph, that it was made of",
         )
     with _with_bundle(asked, step) as (given, step, stated), _adopted(given, step, console, stated) as one:
-        engine = one.engine
-        if given.against == LABELS:
-            score = check.by_labels(engine, one.target, images=one.images, min_top1=given.min_top1)
-            return _remarked(one, _found(score, engine))
-        if given.golden is not None:  # its images have the network's size already
-            assert isinstance(engine.preprocess, Preprocess)  # `adopt` takes no other
-            engine = dataclasses.replace(engine, preprocess=dataclasses.replace(engine.preprocess, resize=None))
-            logits, _ = reference.of_file(given.golden, one.images.open(engine.preprocess), one.host)
-            checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
-            own = given.golden != asked.golden  # a bundle's, which lie in a folder of no name
-            images = f"golden images of {asked.file}" if own else checked.images
-            against = f"golden outputs of {asked.file if own else given.golden}"
-            return _remarked(one, dataclasses.replace(checked, images=images, against=against))
-        source = _source(given, engine)
-        logits, _ = _answers(one, source)
-        checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
-        return _remarked(one, _with_checkpoint(checked, source, engine))
+        checked = _remarked(one, _judged(given, one, asked))
+        images, files = one.images.open(one.engine.preprocess), adopt.files_of(given.file)
+        packed = given.golden != asked.golden  # golden images are a few of the passport's
+        remarks = (*checked.remarks, *([] if packed else _other_images(images.digest, one.engine)))
+        return dataclasses.replace(
+            checked,
+            files=tuple((file.name, sha256_of(file)) for file in files),
+            images_sha256=images.digest,
+            remarks=remarks,
+        )
+
+
+def _judged(given: GivenEngine, one: _Adopted, asked: GivenEngine) -> ParityReport | LabelScore:
+    """Judge a file that is in the store; `asked` is what a bundle's own files were not yet put into."""
+    engine = one.engine
+    if given.against == LABELS:
+        score = check.by_labels(engine, one.target, images=one.images, min_top1=given.min_top1)
+        return _found(score, engine)
+    if given.golden is not None:  # its images have the network's size already
+        assert isinstance(engine.preprocess, Preprocess)  # `adopt` takes no other
+        sized = dataclasses.replace(engine, preprocess=dataclasses.replace(engine.preprocess, resize=None))
+        logits, _ = reference.of_file(given.golden, one.images.open(sized.preprocess), one.host)
+        checked = _checked(one, sized, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+        packed = given.golden != asked.golden  # in a folder of no name
+        own = packed or checked.max_error == 0 or _is_packed_beside(engine, given.golden)
+        return dataclasses.replace(
+            checked,
+            images=f"golden images of {asked.file}" if packed else checked.images,
+            against=f"golden outputs of {asked.file if packed else given.golden}",
+            remarks=(*checked.remarks, *([_OWN_ANSWERS] if own else [])),
+        )
+    source = _source(given, engine)
+    logits, _ = _answers(one, source)
+    checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+    return _with_checkpoint(checked, source, engine)
+
+
+def _is_packed_beside(engine: Artifact, golden: Path) -> bool:
+    """Return whether expected outputs are those of a bundle, whose manifest says that this engine answered them."""
+    if not contents.is_bundle(golden.parent):
+        return False
+    try:
+        with contents.opened(golden.parent) as bundle:
+            manifest = bundle.manifest
+    except InputError:  # whatever lies beside them says nothing of them then
+        return False
+    listed = {file.path: file.sha256 for file in manifest.files}
+    # A bundle's ONNX file may have names of classes that the engine which was packed had not.
+    engines = (manifest.engine.sha256, listed[manifest.engine.file])
+    return listed[manifest.golden.file] == sha256_of(golden) and engine.sha256 in engines
+
+
+def _other_images(digest: str, engine: Artifact) -> list[str]:
+    """Say that images are not those that a file's passport was written on; nothing where it does not name them."""
+    checked_on = engine.origin.images_sha256 if engine.origin else ""
+    if checked_on in ("", digest):
+        return []
+    what = "the images, their order or their labels are not those of its passport"
+    return [f"{what}: check data sha256 {digest[:12]}…, and there {checked_on[:12]}…"]
 
 
 @contextlib.contextmanager
@@ -255,7 +298,9 @@ def drawn(checked: ParityReport | LabelScore) -> str:
     return pairs(
         [
             ("engine", checked.label),
+            *accuracy.given_files(checked),
             ("images", f"{checked.n} ({checked.images})"),
+            ("check data sha256", checked.images_sha256),
             ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
             ("compared with", checked.against),
             *(("remark", remark) for remark in checked.remarks),

@@ -12,7 +12,7 @@ _DOUBTFUL, _REMARKABLE = 0.05, 0.01  # shares of copies
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Images of a set that are copies of others in it, byte for byte.
+    """Images of a set that are copies of others in it: their decoded pixels are the same, whatever their files are.
 
     Attributes:
         n: Number of images beyond the first of each.
@@ -36,12 +36,16 @@ class Copies:
 
     @property
     def _said(self) -> str:
-        return f"{self.n:,} of {self.of:,} images are copies of others, byte for byte"
+        return f"{self.n:,} of {self.of:,} images are copies of others, pixel for pixel"
 
 
 def copies(images: ImageSet) -> Copies:
-    """Count the images of a set that are copies of others, by their hashes."""
-    return Copies(n=images.n - len(set(images.hashes)), of=images.n)
+    """Count the images of a set that are copies of others, by their decoded pixels.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    return Copies(n=images.n - len(set(images.pixel_hashes())), of=images.n)
 
 
 def verify_labels(images: ImageSet, classes: int) -> None:

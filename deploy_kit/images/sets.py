@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -64,6 +64,8 @@ class ImageSet:
         turned: Files that are turned upright by their EXIF tag.
         orientation: What was said of images with such a tag; None where nothing was.
         truth: Labels that are no class numbers; None where there are none.
+        decoded: Entry of `hashes` → hash of the pixels of that file, as far as files were decoded; shared by all parts
+            of a set.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ImageSet:
     turned: tuple[str, ...] = ()
     orientation: Orientation | None = None
     truth: Truth | None = None
+    decoded: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def labelled(self) -> bool:
@@ -193,6 +196,29 @@ class ImageSet:
         """Count the images that are in both sets, by sha256."""
         return len(set(self.hashes) & set(other.hashes))
 
+    def pixel_hashes(self) -> tuple[str, ...]:
+        """Hash the decoded pixels of each image: files of other bytes may hold the same ones.
+
+        `batches` notes them on its way, so that files are decoded here only where they were not yet.
+
+        Raises:
+            InputError: An image cannot be read.
+        """
+        if not self.files:  # hashes are of pixels already
+            return self.hashes
+        missing = tuple({digest: at for at, digest in enumerate(self.hashes) if digest not in self.decoded}.values())
+        with closing(in_order(lambda at: self._note(missing[at], self.load(missing[at])), len(missing))) as noted:
+            for _ in noted:
+                pass
+        return tuple(self.decoded[digest] for digest in self.hashes)
+
+    def _note(self, index: int, pixels: np.ndarray) -> None:
+        """Note the hash of a file's pixels; to hash 224×224 px takes a tenth of the time that decoding a JPEG does."""
+        if self.hashes[index] not in self.decoded:
+            digest = hashlib.sha256(repr(pixels.shape).encode())
+            digest.update(np.ascontiguousarray(pixels).data)
+            self.decoded[self.hashes[index]] = digest.hexdigest()
+
     def _load_from(self, begin: int, index: int) -> np.ndarray:
         return self.load(begin + index)
 
@@ -208,6 +234,8 @@ class ImageSet:
 
     def _tensor(self, index: int, preprocess: Preprocess | BareInput, crops: Crops) -> np.ndarray:
         pixels = self.load(index)
+        if self.files:
+            self._note(index, pixels)
         if isinstance(preprocess, BareInput):
             return pixels
         try:

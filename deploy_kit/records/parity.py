@@ -302,6 +302,8 @@ class LabelScore:
         settings: (name, value) of the settings that the engine reports.
         against: What it was compared with.
         remarks: Sentences that a reader must know beside the numbers.
+        files: (name, sha256) of each file of the engine that was given.
+        images_sha256: Hash over images, order and labels (`ImageSet.digest`).
     """
 
     artifact: str
@@ -317,6 +319,8 @@ class LabelScore:
     settings: tuple[tuple[str, str], ...] = ()
     against: str = "labels alone: what the checkpoint answers is not known"
     remarks: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    images_sha256: str = ""
 
     @property
     def verdict(self) -> Verdict:

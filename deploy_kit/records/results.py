@@ -5,7 +5,7 @@ in `measurements`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLogits
@@ -135,6 +135,10 @@ class ParityReport:
             None where it computed all.
         against: What it was compared with: a checkpoint with its sha256, or golden outputs; empty within a report.
         worst_names: Names of `worst_images`; empty in records of earlier versions.
+        files: (name, sha256) of each file of an engine that was given as a file; empty within a report, which names
+            its own, as it does the images.
+        images_sha256: Hash over images, order and labels (`ImageSet.digest`) where a file was given; empty within a
+            report.
     """
 
     artifact: str
@@ -163,6 +167,8 @@ class ParityReport:
     sample: Sample | None = None
     against: str = ""
     worst_names: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = field(default=(), metadata={"json": "unless default"})
+    images_sha256: str = field(default="", metadata={"json": "unless default"})
 
     @property
     def failures(self) -> tuple[str, ...]:

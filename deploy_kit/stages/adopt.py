@@ -137,6 +137,12 @@ def run(
     )
 
 
+def files_of(file: Path) -> tuple[Path, ...]:
+    """List the files of an engine that somebody gave: the one given, and what holds its weights beside it."""
+    beside = _BESIDE.get(file.suffix.lower())
+    return (file, file.with_suffix(beside)) if beside else (file,)
+
+
 def precision_of(proof: Proof) -> Precision:
     """Return the precision of an engine by what it computes in: int8 where anything is, else the most frequent type.
 

@@ -27,7 +27,7 @@ from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores
 from deploy_kit.records.results import Limits, ParityReport
 
-VERSION = "7"
+VERSION = "8"
 _WORST, _SAMPLE_BYTES = 10, 32 << 20
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
@@ -107,12 +107,14 @@ def by_labels(
             f"{image_set.name}: expected one label an image of one row of classes, found {found}",
             hint="give --against CHECKPOINT",
         )
+    if len(engine.outputs) == 1 and isinstance(classes := engine.outputs[0].shape[1], int):
+        check_sets.verify_labels(image_set, classes)  # before minutes are spent
     inferred = _inferred(engine, image_set, context)
     logits, names = inferred.logits, image_set.classes
     check_sets.verify_labels(image_set, logits.shape[1])
     if not np.isfinite(logits).all():
         raise CheckError(f"{engine.label}: a logit is no finite number")
-    hits = metrics.top1_hits(logits, labels)
+    hits, copies = metrics.top1_hits(logits, labels), check_sets.copies(image_set)
     top1 = float(hits.mean())
     low, high = paired.wilson_interval(round(top1 * image_set.n), image_set.n)
     return LabelScore(
@@ -128,9 +130,9 @@ def by_labels(
         doubts=(
             *single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
             *single.describe_guessing(hits, logits.shape[1]),
-            *check_sets.copies(image_set).doubts,
+            *copies.doubts,
         ),
-        remarks=check_sets.copies(image_set).remarks,
+        remarks=copies.remarks,
         settings=inferred.settings,
     )
 

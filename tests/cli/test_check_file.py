@@ -13,10 +13,14 @@ import pytest
 from command_line import Said, deploykit
 from delivered_files import delivered
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tiny_densenet import TINY_PREPROCESS, save_images, save_tiny, tiny_model
 
 from deploy_kit import images
 from deploy_kit.base.whole_files import sha256_of
+from deploy_kit.cli import _given_engine
+from deploy_kit.delivery import contents
+from deploy_kit.devices import inference
 from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.parity import LabelScore
 from deploy_kit.records.passports import read_passport, sealed
@@ -24,7 +28,7 @@ from deploy_kit.records.passports import read_passport, sealed
 if TYPE_CHECKING:
     from tiny_line import Line
 
-pytest_plugins = ["tiny_line"]
+pytest_plugins = ["tiny_line", "tiny_bundles"]
 
 STATED = ("--input", "16x16", "--mean", "0.5", "--std", "0.25")
 
@@ -247,9 +251,27 @@ def test_copies_of_a_few_images_accept_nothing(line: "Line", tmp_path: Path, aga
 
     assert said.code == 6, said.err
     assert (
-        "96 of 100 images are copies of others, byte for byte: 4 images tell no more"
+        "96 of 100 images are copies of others, pixel for pixel: 4 images tell no more"
         in said.out.partition("undecided: ")[2]
     )
+
+
+@pytest.mark.slow
+def test_files_of_other_bytes_with_the_same_pixels_are_copies(line: "Line", tmp_path: Path) -> None:
+    with np.load(line.recipe.check.images) as data:
+        pixels = data["images"][:4]
+    (tmp_path / "val").mkdir()
+    for place in range(20):
+        note = PngInfo()
+        note.add_text("Comment", str(place))
+        Image.fromarray(pixels[place % 4]).save(tmp_path / "val" / f"{place}.png", pnginfo=note)
+    file = delivered(line, "int8", "onnxruntime", tmp_path)
+
+    said = deploykit("check", file, "--images", tmp_path / "val", "--store", tmp_path / "store", "-q", "--against",
+                     line.recipe.source.checkpoint)  # fmt: skip
+
+    assert said.code == 6, said.err
+    assert "16 of 20 images are copies of others, pixel for pixel" in said.out.partition("undecided: ")[2]
 
 
 def test_labels_of_too_few_classes_are_refused_as_they_are_against_a_checkpoint(line: "Line", tmp_path: Path) -> None:
@@ -264,6 +286,85 @@ def test_labels_of_too_few_classes_are_refused_as_they_are_against_a_checkpoint(
     assert [one.code for one in said] == [2, 2]
     assert said[0].error == said[1].error
     assert "labels of 2 classes, and the checkpoint has" in said[0].error
+
+
+def test_labels_of_other_classes_are_refused_before_the_engine_runs(
+    line: "Line", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = delivered(line, "fp32", "onnxruntime", tmp_path)
+    with np.load(line.recipe.check.images) as data:
+        np.savez(tmp_path / "val.npz", images=data["images"], labels=data["labels"] + 1)
+    monkeypatch.setattr(inference.LoadedEngine, "all", lambda *_, **__: pytest.fail("the engine ran"))
+
+    said = deploykit(
+        "check", file, "--images", tmp_path / "val.npz", "--against", "labels", "--store", tmp_path / "s", "-q"
+    )
+
+    assert (said.code, "subtract 1 from every label" in said.fix) == (2, True), said.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("against", ["labels", "checkpoint"])
+def test_a_check_names_its_file_and_its_images(line: "Line", tmp_path: Path, against: str) -> None:
+    file = delivered(line, "int8", "openvino", tmp_path)
+    beside = "labels" if against == "labels" else line.recipe.source.checkpoint
+    digest = images.open_set(line.recipe.check.images, TINY_PREPROCESS).digest
+
+    shown, record = (check(file, line, "--against", beside, *more).out for more in ((), ("--json",)))
+
+    found, files = json.loads(record), (file, file.with_suffix(".bin"))
+    assert found["files"] == [[one.name, sha256_of(one)] for one in files]
+    assert found["images_sha256"] == digest
+    rows = [f"sha256 of FILE +{sha256_of(one)}  {re.escape(one.name)}" for one in files]
+    for row in (*rows, f"check data sha256 +{digest}"):
+        assert re.search(f"^{row}$", shown, re.MULTILINE), shown
+
+
+@pytest.mark.slow
+def test_other_images_than_those_of_the_passport_are_said_to_be_others(line: "Line", tmp_path: Path) -> None:
+    file = delivered(line, "int8", "onnxruntime", tmp_path)
+    passport, digest = read_passport(file), images.open_set(line.recipe.check.images, TINY_PREPROCESS).digest
+    assert passport is not None and passport.origin is not None
+    remarks = []
+    for named in (digest, "e" * 64):
+        origin = dataclasses.replace(passport.origin, images_sha256=named)
+        beside = file.with_name(file.name + ".passport.json")
+        beside.write_text(sealed(dataclasses.replace(passport, origin=origin)))
+        remarks.append(json.loads(check(file, line, "--json").out)["remarks"])
+
+    others = "the images, their order or their labels are not those of its passport: check data sha256"
+    assert remarks == [[], [f"{others} {digest[:12]}…, and there eeeeeeeeeeee…"]]
+
+
+@pytest.mark.slow
+def test_golden_outputs_that_are_the_engine_s_own_are_said_to_be(bundle: Path, line: "Line", tmp_path: Path) -> None:
+    file = Path(shutil.copy(bundle / "model.onnx", tmp_path / "mine.onnx"))
+    with np.load(bundle / "golden.npz") as data:
+        kept = dict(data)
+    np.savez(tmp_path / "alone.npz", **kept)
+    np.savez(tmp_path / "other.npz", **kept | {"logits": kept["logits"] * np.float32(1.001)})
+    calls = [(file, "--golden", one) for one in (bundle / "golden.npz", tmp_path / "alone.npz", tmp_path / "other.npz")]
+
+    said = [check(call[0], line, *call[1:], *STATED, "--json") for call in calls]
+    said.append(deploykit("check", bundle, "--store", tmp_path / "store", "--quiet", "--json"))
+
+    own = "the expected outputs are this engine's own: they show that it computes as it did, not its accuracy"
+    assert [own in json.loads(one.out)["remarks"] for one in said] == [True, True, False, True]
+    assert not any("of its passport" in one for one in json.loads(said[-1].out)["remarks"])
+
+
+def test_a_manifest_beside_golden_outputs_says_whose_they_are(bundle: Path, line: "Line") -> None:
+    with contents.opened(bundle) as opened:
+        packed = opened.passport
+
+    mine, other = (
+        _given_engine._is_packed_beside(engine, bundle / "golden.npz")
+        for engine in (packed, dataclasses.replace(packed, sha256="e" * 64))
+    )
+    (bundle / "manifest.json").write_text("{}")
+
+    assert (mine, other) == (True, False)
+    assert not _given_engine._is_packed_beside(packed, bundle / "golden.npz")
 
 
 def test_a_folder_is_refused_with_what_takes_a_bundle(tmp_path: Path) -> None:

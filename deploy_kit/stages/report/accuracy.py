@@ -3,7 +3,7 @@
 from deploy_kit.accuracy.paired import wilson_interval
 from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, Scores, TaskScores
+from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, LabelScore, Scores, TaskScores
 from deploy_kit.records.results import EngineRow, ParityReport
 from deploy_kit.records.verdict import NO_LIMIT
 from deploy_kit.stages.report.document import Section, Table
@@ -16,7 +16,9 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
     diagnosis = checked.diagnosis
     return [
         ("engine", checked.label),
+        *given_files(checked),
         ("images", f"{checked.n} ({checked.images})"),
+        *([("check data sha256", checked.images_sha256)] if checked.images_sha256 else []),
         *([("compared with", checked.against)] if checked.against else []),
         ("SQNR", f"{checked.sqnr_db:.1f} dB"),
         ("cosine", f"{checked.cosine:.6f}"),
@@ -34,6 +36,11 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
         ("limits", ", ".join(checked.limit_words) or NO_LIMIT),
         ("accuracy", checked.verdict.text),
     ]
+
+
+def given_files(checked: ParityReport | LabelScore) -> list[tuple[str, str]]:
+    """Name the files of an engine that was given as a file, as ``sha256sum`` does: the hash first, whole."""
+    return [("sha256 of FILE", f"{digest}  {name}") for name, digest in checked.files]
 
 
 def _agreement(checked: ParityReport) -> str:
