@@ -1,5 +1,6 @@
 """Weights chosen by what is read: both layouts come nearer, and their graphs keep their form."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from dense_graphs import FORMS, Sketch, array, batches, nodes, planned, quantize
 from dense_networks import FLOOR_DB, LOWER_DB, NETWORKS
 
 from deploy_kit.accuracy import metrics
+from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.quantization.int8 import input_patches, weight_rounding
 
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -62,11 +64,13 @@ def test_each_weight_that_is_chosen_is_a_step_of_the_progress() -> None:
     network = NETWORKS["plain"]()
     heard: list[ProgressEvent] = []
     plan = dataclasses.replace(planned(network.model(), network.sketch.images(8)), on_progress=heard.append)
-    convolutions = {node: grids.weight_rows(node) for node in nodes(plan.model, "Conv")}
+    convolutions = [node for node in nodes(plan.model, "Conv") if node.inputs[0] in plan.grids]
+    rows = {node: weight_rounding.Rows(weights=array(node.inputs[1]), scales=np.ones(1)) for node in convolutions}
 
-    chosen = weight_rounding.rounded_weights(plan, convolutions)
+    chosen = weight_rounding.rounded_weights(plan, rows)
 
-    assert [event.done for event in heard] == list(range(len(chosen)))
+    assert [(event.done, event.total) for event in heard] == [(done, len(chosen)) for done in range(len(chosen))]
+    assert chosen
 
 
 def test_sampled_patches_are_what_torch_unfolds_of_the_integers() -> None:
