@@ -8,7 +8,7 @@ import typer
 from deploy_kit.cli import Command
 from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 from deploy_kit.cli._option_groups import Only
-from deploy_kit.cli._options import AllowInvalid, Fresh, OutputOptions, Pack, SaveRecipe, StepOptions
+from deploy_kit.cli._options import AllowInvalid, Dynamic, Fresh, OutputOptions, Pack, SaveRecipe, StepOptions
 
 if TYPE_CHECKING:
     from deploy_kit.cli._console import Console
@@ -45,6 +45,7 @@ def deploy(
     tune: Annotated[
         str | None, typer.Option(help="Images that choose for --slim auto; labels are used if they have any.")
     ] = None,
+    dynamic: Dynamic = False,
     latency_budget: Annotated[
         str | None, typer.Option(help="Upper limit for the 99th percentile of the latency, e.g. 8ms.")
     ] = None,
@@ -95,8 +96,9 @@ def deploy(
         "max_energy_mj": _quantities.millijoules("--max-energy", max_energy),
         "max_power_w": _quantities.watts("--max-power", max_power),
     }
-    export_stage.verify_applicable(model, source)
-    base = overrides.with_export(overrides.for_checkpoint(str(model)), source, {})
+    table = {"dynamic": True} if dynamic else {}
+    export_stage.verify_applicable(model, [*table, *source])
+    base = overrides.with_export(overrides.for_checkpoint(str(model)), source, table)
     base = _steps.with_inputs(base, given)
     recipe = line.deployment_recipe(
         base,

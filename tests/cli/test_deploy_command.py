@@ -152,6 +152,17 @@ def test_a_checkpoint_that_is_not_there_creates_nothing(tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("given", [(), ("--dynamic",)])
+def test_a_graph_for_any_batch_is_exported_where_it_is_asked_for(
+    desk: Path, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = list[recipe.Recipe]()
+    monkeypatch.setattr(_deployment, "run", lambda asked, *_, **__: run.append(asked) or 0)
+
+    assert deploy(desk, *given).code == 0
+    assert [one.export.dynamic for one in run] == [bool(given)]
+
+
 def test_a_misspelt_engine_is_refused_with_the_nearest(desk: Path) -> None:
     said = deploykit("deploy", desk / "best.safetensors", "--engines", "openvno")
 
