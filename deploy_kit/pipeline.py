@@ -193,6 +193,7 @@ def deploy(
             recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe),
             remarks=list(remarks),
         )  # fmt: skip
+        quantize.require_calibration(recipe.quantize.variants, run.calibration_images)
         ready = prepared(run)
         quantized, absent = quantized_graphs(run, ready.graph)
         rows = [

@@ -100,6 +100,7 @@ def deploy(
     export_stage.verify_applicable(model, [*table, *source])
     base = overrides.with_export(overrides.for_checkpoint(str(model)), source, table)
     base = _steps.with_inputs(base, given)
+    export_stage.require_checkpoint(base.source)
     recipe = line.deployment_recipe(
         base,
         engines=_quantities.names(engines),

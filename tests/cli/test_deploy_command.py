@@ -148,7 +148,7 @@ def test_a_checkpoint_that_is_not_there_creates_nothing(tmp_path: Path, monkeypa
 
     said = deploykit("deploy", "none.pth", "--engines", "onnxruntime")
 
-    assert (said.code, said.error) == (2, "error: none.pth: no such file")
+    assert (said.code, said.err.splitlines()[0]) == (2, "error: none.pth: no such file")  # neither a note nor a step
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,6 +161,19 @@ def test_a_graph_for_any_batch_is_exported_where_it_is_asked_for(
 
     assert deploy(desk, *given).code == 0
     assert [one.export.dynamic for one in run] == [bool(given)]
+
+
+@pytest.mark.parametrize("precisions", ["int8", "fp32,int8"])
+def test_int8_without_images_to_calibrate_with_is_refused_before_any_work(
+    desk: Path, tmp_path: Path, precisions: str
+) -> None:
+    given = ("--images", desk / "val.npz", "--engines", "onnxruntime", "--precisions", precisions, "--max-drop", "1pt")
+
+    said = deploykit("deploy", desk / "best.safetensors", *given, "--store", tmp_path / "store", "-o", tmp_path / "out")
+
+    assert said.code == 2 and "needs images to calibrate with" in said.error and "--calibration FOLDER" in said.fix
+    assert "step 1" not in said.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_misspelt_engine_is_refused_with_the_nearest(desk: Path) -> None:
