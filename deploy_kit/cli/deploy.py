@@ -122,9 +122,9 @@ def deploy(
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")
         if recipe.quantize.calibration is None and precisions is None:
             console.say("no images to calibrate with are given: a float network gets no INT8 (--calibration FOLDER)")
-        if tune is not None and points is not None:
-            recipe = _searched(recipe, points, tune, rest, console)
         folder = out or DELIVERIES / recipe.name
+        if tune is not None and points is not None:
+            recipe = _searched(recipe, points, tune, rest, console, folder)
         code = _deployment.run(
             recipe,
             console,
@@ -163,16 +163,20 @@ def _share(slim: str | None, tune: str | None) -> float | None:
         ) from error
 
 
-def _searched(recipe: "Recipe", points: float, tune: str, rest: StepOptions, console: "Console") -> "Recipe":
+def _searched(
+    recipe: "Recipe", points: float, tune: str, rest: StepOptions, console: "Console", folder: Path
+) -> "Recipe":
     """Return the recipe of the fastest combination within the budget; without one, end with exit code 1."""
     from deploy_kit import pipeline
     from deploy_kit.api import one_budget
     from deploy_kit.cli import _slim_search
     from deploy_kit.cli._console import pairs
     from deploy_kit.devices import links
+    from deploy_kit.stages import deliver
     from deploy_kit.store import Store
 
     with pipeline.open_run(recipe, Store(rest.store), links.find_device(rest.device), console.on_progress) as run:
+        deliver.require_unmixed(recipe, pipeline.exported(run), folder)
         found, chosen = one_budget.find_fastest(run, points, tune, console.say)
     if chosen is None:
         console.result(found, pairs([*_slim_search.rows(found), ("answer", "nothing within the budget")]))

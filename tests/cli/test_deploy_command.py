@@ -132,6 +132,20 @@ def test_the_recipe_that_it_saves_is_what_was_done(deployed: Said, desk: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("deployed")
+def test_another_preprocessing_is_not_delivered_among_the_files_of_the_first_one(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch, runs=4)
+
+    said = deploy(desk, "-o", desk / "out", "--mean", "0.4", "--std", "0.4", "--precisions", "fp32")
+
+    assert (said.code, "best-int8.onnx: is for another preprocessing" in said.error) == (2, True), said.err
+    assert f"rm {desk / 'out' / 'best-int8.onnx'}" in said.fix
+    assert "answers on" not in said.err
+
+
+@pytest.mark.slow
 def test_a_file_of_the_users_own_is_not_replaced_and_nothing_is_done(desk: Path, tmp_path: Path) -> None:
     (tmp_path / "best-int8.onnx").write_bytes(b"mine")
 
@@ -156,11 +170,16 @@ def test_a_checkpoint_that_is_not_there_creates_nothing(tmp_path: Path, monkeypa
 def test_a_graph_for_any_batch_is_exported_where_it_is_asked_for(
     desk: Path, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = list[recipe.Recipe]()
-    monkeypatch.setattr(_deployment, "run", lambda asked, *_, **__: run.append(asked) or 0)
+    asked = list[recipe.Recipe]()
+
+    def run(chosen: recipe.Recipe, *more: object, **options: object) -> int:
+        asked.append(chosen)
+        return 0
+
+    monkeypatch.setattr(_deployment, "run", run)
 
     assert deploy(desk, *given).code == 0
-    assert [one.export.dynamic for one in run] == [bool(given)]
+    assert [one.export.dynamic for one in asked] == [bool(given)]
 
 
 @pytest.mark.parametrize("precisions", ["int8", "fp32,int8"])
