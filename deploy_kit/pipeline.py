@@ -234,10 +234,13 @@ def prepared(run: Run, on_export: Callable[[Exported], object] = lambda source: 
     for used in others:
         run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
     logits = reference_logits(run, source)
+    low = diagnosis.low_score_remarks(logits)
+    for remark in low:  # now, since what follows takes long and is probably in vain
+        run.host.on_progress(ProgressEvent(stage="export", text=remark, stays=True))
     simple = simplified(run, source)
     graph = float_graph(run, simple)
     cause = diagnosed(run, source, logits)
-    run.remarks += cause.words if cause else diagnosis.low_score_remarks(logits)
+    run.remarks += cause.words if cause else low
     return Prepared(source=source, logits=logits, simple=simple, graph=graph)
 
 

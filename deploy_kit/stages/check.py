@@ -27,7 +27,7 @@ from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores
 from deploy_kit.records.results import Limits, ParityReport
 
-VERSION = "7"
+VERSION = "8"
 _WORST, _SAMPLE_BYTES = 10, 32 << 20
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
@@ -112,6 +112,10 @@ def by_labels(
     check_sets.verify_labels(image_set, logits.shape[1])
     if not np.isfinite(logits).all():
         raise CheckError(f"{engine.label}: a logit is no finite number")
+
+    def class_name(index: int) -> str:
+        return names[index] if names else ""
+
     hits = metrics.top1_hits(logits, labels)
     top1 = float(hits.mean())
     low, high = paired.wilson_interval(round(top1 * image_set.n), image_set.n)
@@ -126,7 +130,8 @@ def by_labels(
         top5=single.top_k(logits, labels, 5) if logits.shape[1] > 5 else None,
         min_top1=min_top1,
         doubts=(
-            *single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
+            *single.describe_mistaken_labels(logits, labels, class_name),
+            *single.describe_permuted_labels(logits, labels, class_name),
             *single.describe_guessing(hits, logits.shape[1]),
             *check_sets.copies(image_set).doubts,
         ),
@@ -496,7 +501,8 @@ def _labelled(
         before, after = metrics.top1_hits(wanted, labels), metrics.top1_hits(found, labels)
         top1_reference, top1 = float(before.mean()), float(after.mean())
         drop = paired.top1_drop(before, after, limits.max_drop)
-        doubts = single.describe_permuted_labels(wanted, labels, class_name)
+        doubts = single.describe_mistaken_labels(wanted, labels, class_name)
+        doubts += single.describe_permuted_labels(wanted, labels, class_name)
         doubts += single.describe_guessing(before, wanted.shape[1])
     return {
         "top1_reference": top1_reference,

@@ -72,6 +72,8 @@ def test_it_ends_with_a_table_that_fits_a_recommendation_and_the_files(deployed:
     assert "limits of int8: SQNR ≥ 15 dB" in deployed.out
     assert str(desk / "out" / "best-int8.onnx") in deployed.out
     assert "step 1 of 9" in deployed.err
+    low = deployed.err.index("export: the checkpoint itself is right on only")
+    assert deployed.err.index("answers on") < low < deployed.err.index("simplify: ")  # said before the long work
 
 
 @pytest.mark.slow
