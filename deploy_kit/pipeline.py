@@ -165,6 +165,7 @@ def deploy(
     *,
     fresh: bool = False,
     workers: Workers = ONE_PROCESS,
+    on_export: Callable[[Exported], object] = lambda source: None,
 ) -> Report:
     """Take one recipe from checkpoint to report on one device.
 
@@ -175,6 +176,7 @@ def deploy(
         on_progress: Called with progress events.
         fresh: Measure latency again, even if the store has it.
         workers: Where what needs no particular machine is computed.
+        on_export: Called with the export before the long work; what it raises ends the run.
 
     Returns:
         The report; a target that failed has its reason in its row.
@@ -193,7 +195,8 @@ def deploy(
             recipe=recipe, host=host, target=dataclasses.replace(host, connection=there), n_steps=_n_steps(recipe),
             remarks=list(remarks),
         )  # fmt: skip
-        ready = prepared(run)
+        quantize.require_calibration(recipe.quantize.variants, run.calibration_images)
+        ready = prepared(run, on_export)
         quantized, absent = quantized_graphs(run, ready.graph)
         rows = [
             built_and_checked(run, entry, name, quantized, absent, ready.logits)
@@ -221,19 +224,23 @@ class Prepared:
     graph: Artifact
 
 
-def prepared(run: Run) -> Prepared:
+def prepared(run: Run, on_export: Callable[[Exported], object] = lambda source: None) -> Prepared:
     """Export, simplify and slim, and compute the checkpoint's own logits; what is wrong with images is said first."""
     others = dict.fromkeys((run.calibration_images, run.slim_images, run.distill_images))
     for images in (run.check_images, *filter(None, others)):
         images.read()
     source = exported(run)
+    on_export(source)
     for used in others:
         run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
     logits = reference_logits(run, source)
+    low = diagnosis.low_score_remarks(logits)
+    for remark in low:  # now, since what follows takes long and is probably in vain
+        run.host.on_progress(ProgressEvent(stage="export", text=remark, stays=True))
     simple = simplified(run, source)
     graph = float_graph(run, simple)
     cause = diagnosed(run, source, logits)
-    run.remarks += cause.words if cause else diagnosis.low_score_remarks(logits)
+    run.remarks += cause.words if cause else low
     return Prepared(source=source, logits=logits, simple=simple, graph=graph)
 
 

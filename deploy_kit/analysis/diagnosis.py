@@ -19,11 +19,10 @@ from deploy_kit.devices import inference
 from deploy_kit.graph import onnx_file, pixel_input
 from deploy_kit.images import ImageSet, ImageSource
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
-from deploy_kit.records.parity import Attempt, Diagnosis
+from deploy_kit.records.parity import Attempt, Diagnosis, low_score
 
-VERSION = "1"
+VERSION = "2"
 _MOST = 512
-_LOW = 0.5  # top-1 below which a network that somebody wants to deploy was probably fed otherwise in training
 _SIGNIFICANT, _ALIKE, _NAMED = 0.01, 0.05, 3
 _PREPROCESS = "export the checkpoint again with --input, --mean and --std"
 _LABELS = "give a folder with one sub-folder a class, or an npz with 'labels'"
@@ -77,11 +76,12 @@ def diagnose(
 
 def low_score_remarks(reference: ReferenceLogits) -> tuple[str, ...]:
     """Say that the checkpoint itself scores low, which a drop against it does not show; at most one sentence."""
-    if reference.top1 is None or reference.top1 >= _LOW:
+    said = low_score(reference.top1)
+    if not said:
         return ()
     return (
-        f"the checkpoint itself is right on only {_percent(reference.top1)} of these images: if it was trained to "
-        "more, it was given another preprocessing or other labels (deploykit check --diagnose tries the usual ones)",
+        f"{said}: if it was trained to more, it was given another preprocessing or other labels (deploykit check "
+        "--diagnose tries the usual ones)",
     )
 
 

@@ -13,12 +13,14 @@ class ProgressEvent:
         text: Description of the step, e.g. ``int8: 512 images``.
         done: Number of steps finished.
         total: Number of steps in all; 0 where it is not known.
+        stays: Whether it is a finding that a person should see at once and still see at the end.
     """
 
     stage: str
     text: str
     done: int = 0
     total: int = 0
+    stays: bool = False
 
 
 ProgressCallback = Callable[[ProgressEvent], None]

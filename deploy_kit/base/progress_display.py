@@ -71,6 +71,9 @@ class ProgressDisplay:
 
     def on_progress(self, event: ProgressEvent) -> None:
         """Draw one event: on the moving line, else a plain line a step and at most one each five seconds."""
+        if event.stays:
+            self.write(f"{event.stage}: {one_line(event.text)}")
+            return
         if self._progress is not None:
             self._move(event)
             return

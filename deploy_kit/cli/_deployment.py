@@ -16,7 +16,7 @@ from deploy_kit.cli._verdict_codes import EXIT_CODES, report_code
 from deploy_kit.devices import links
 from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import Recipe
-from deploy_kit.records.artifacts import Device
+from deploy_kit.records.artifacts import Device, Exported
 from deploy_kit.records.engine_table import HEADINGS, NONE, cells, percentile, size, typed
 from deploy_kit.records.measurements import Measurement, samples_for
 from deploy_kit.records.recommendation import Recommendation
@@ -63,7 +63,8 @@ def run(
         The exit code.
 
     Raises:
-        InputError: A file that is to be written is not deploykit's to replace; nothing was done.
+        InputError: A file that is to be written is not deploykit's to replace, and nothing was done; or deliveries of
+            another checkpoint or preprocessing would be left among this run's, and the checkpoint was exported only.
         DeployKitError: As `pipeline.deploy`.
     """
     target = links.find_device(device)
@@ -75,9 +76,16 @@ def run(
     packing = None if bundle is None else pack.PackTable(out=bundle)
     if packing is not None:
         pack.verify_request(packing)
+
+    def on_export(source: Exported) -> None:
+        if deliveries is not None:
+            deliver.require_unmixed(recipe, source, deliveries)
+
     kept = Store(store, recipe.model_dump(mode="json"))
     with ray_workers.open_workers(on, console.say) as workers:
-        report = pipeline.deploy(recipe, target, kept, console.on_progress, fresh=fresh, workers=workers)
+        report = pipeline.deploy(
+            recipe, target, kept, console.on_progress, fresh=fresh, workers=workers, on_export=on_export
+        )
     if save_recipe is not None:
         write_whole(save_recipe, recipes.dump_recipe(recipe))
     made = deliver.run(report, deliveries, kept) if deliveries is not None else deliver.NOTHING

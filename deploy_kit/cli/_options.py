@@ -43,6 +43,7 @@ Pack = Annotated[
         "invalid latencies leave none, the smallest whose accuracy is accepted."
     ),
 ]
+Dynamic = Annotated[bool, typer.Option("--dynamic", help="Export a graph with a dynamic batch size.")]
 SaveRecipe = Annotated[Path | None, typer.Option("--save-recipe", help="Write the recipe in force to this file.")]
 
 

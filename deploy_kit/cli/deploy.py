@@ -8,7 +8,7 @@ import typer
 from deploy_kit.cli import Command
 from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 from deploy_kit.cli._option_groups import Only
-from deploy_kit.cli._options import AllowInvalid, Fresh, OutputOptions, Pack, SaveRecipe, StepOptions
+from deploy_kit.cli._options import AllowInvalid, Dynamic, Fresh, OutputOptions, Pack, SaveRecipe, StepOptions
 
 if TYPE_CHECKING:
     from deploy_kit.cli._console import Console
@@ -45,6 +45,7 @@ def deploy(
     tune: Annotated[
         str | None, typer.Option(help="Images that choose for --slim auto; labels are used if they have any.")
     ] = None,
+    dynamic: Dynamic = False,
     latency_budget: Annotated[
         str | None, typer.Option(help="Upper limit for the 99th percentile of the latency, e.g. 8ms.")
     ] = None,
@@ -95,9 +96,11 @@ def deploy(
         "max_energy_mj": _quantities.millijoules("--max-energy", max_energy),
         "max_power_w": _quantities.watts("--max-power", max_power),
     }
-    export_stage.verify_applicable(model, source)
-    base = overrides.with_export(overrides.for_checkpoint(str(model)), source, {})
+    table = {"dynamic": True} if dynamic else {}
+    export_stage.verify_applicable(model, [*table, *source])
+    base = overrides.with_export(overrides.for_checkpoint(str(model)), source, table)
     base = _steps.with_inputs(base, given)
+    export_stage.require_checkpoint(base.source)
     recipe = line.deployment_recipe(
         base,
         engines=_quantities.names(engines),
@@ -119,9 +122,9 @@ def deploy(
             console.say("no limit on the drop of accuracy is set: --max-drop 0.5pt sets one")
         if recipe.quantize.calibration is None and precisions is None:
             console.say("no images to calibrate with are given: a float network gets no INT8 (--calibration FOLDER)")
-        if tune is not None and points is not None:
-            recipe = _searched(recipe, points, tune, rest, console)
         folder = out or DELIVERIES / recipe.name
+        if tune is not None and points is not None:
+            recipe = _searched(recipe, points, tune, rest, console, folder)
         code = _deployment.run(
             recipe,
             console,
@@ -160,16 +163,20 @@ def _share(slim: str | None, tune: str | None) -> float | None:
         ) from error
 
 
-def _searched(recipe: "Recipe", points: float, tune: str, rest: StepOptions, console: "Console") -> "Recipe":
+def _searched(
+    recipe: "Recipe", points: float, tune: str, rest: StepOptions, console: "Console", folder: Path
+) -> "Recipe":
     """Return the recipe of the fastest combination within the budget; without one, end with exit code 1."""
     from deploy_kit import pipeline
     from deploy_kit.api import one_budget
     from deploy_kit.cli import _slim_search
     from deploy_kit.cli._console import pairs
     from deploy_kit.devices import links
+    from deploy_kit.stages import deliver
     from deploy_kit.store import Store
 
     with pipeline.open_run(recipe, Store(rest.store), links.find_device(rest.device), console.on_progress) as run:
+        deliver.require_unmixed(recipe, pipeline.exported(run), folder)
         found, chosen = one_budget.find_fastest(run, points, tune, console.say)
     if chosen is None:
         console.result(found, pairs([*_slim_search.rows(found), ("answer", "nothing within the budget")]))

@@ -8,7 +8,7 @@ import typer
 from deploy_kit.cli import Command
 from deploy_kit.cli._checkpoint_options import CheckpointOptions, ImageOptions
 from deploy_kit.cli._option_groups import Only
-from deploy_kit.cli._options import OutputOptions, SaveRecipe, StepOptions
+from deploy_kit.cli._options import Dynamic, OutputOptions, SaveRecipe, StepOptions
 
 if TYPE_CHECKING:
     from deploy_kit.cli._console import Console
@@ -25,7 +25,7 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX opset version.")] = None,
     batch: Annotated[int | None, typer.Option(help="Batch size of a static graph.")] = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Export a graph with a dynamic batch size.")] = False,
+    dynamic: Dynamic = False,
     output_name: Annotated[
         str | None, typer.Option("--output", help="Name of the output of an ONNX file to keep, if it has several.")
     ] = None,

@@ -284,6 +284,21 @@ class EngineOutputs:
     consistency: Consistency
 
 
+LOW_TOP1 = 0.5
+"""Top-1 below which a network that somebody wants to deploy was probably fed otherwise in training."""
+
+
+def low_score(top1: float | None) -> str:
+    """Say that the checkpoint itself scores low, which a drop against it does not show; empty where it does not.
+
+    Args:
+        top1: Top-1 accuracy of the checkpoint in 0..1; None where it is not known.
+    """
+    if top1 is None or top1 >= LOW_TOP1:
+        return ""
+    return f"the checkpoint itself is right on only {100 * top1:.1f} % of these images"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelScore:
     """Accuracy of an engine on labelled images, without anything to compare it with.

@@ -56,6 +56,12 @@ def passport_of(out: Path) -> Path:
     return out.with_name(out.name + PASSPORT)
 
 
+def files_of_copy(file: Path) -> tuple[Path, ...]:
+    """List the files of a copy: itself, those that belong to it, and its passport."""
+    beside = passport_beside(file)
+    return _parts(file) if beside is None else (*_parts(file), beside)
+
+
 def mismatch(file: Path) -> str:
     """Say why the passport beside a file says nothing of it; empty without one, and where it does."""
     beside = passport_beside(file)
@@ -74,13 +80,16 @@ def _is_content(file: Path, artifact: Artifact) -> bool:
     """Return whether a file, and those that belong to it, are what a passport speaks of, whatever they are called."""
     if artifact.built is not None:  # a plan's own passport is part of its hash, and a copy's is the record
         return sha256_of(file) == artifact.built.engine_sha256
-    named = Path(artifact.path).stem
-    beside = (file.with_suffix(ending) for ending in _COMPANIONS.get(file.suffix, ()))
-    parts = (file, *(part for part in beside if part.is_file()))
+    named, parts = Path(artifact.path).stem, _parts(file)
     lines = sorted(f"{named}{part.suffix} {sha256_of(part)}\n" for part in parts)
     digest = hashlib.sha256("".join(lines).encode()).hexdigest() if len(parts) > 1 else sha256_of(file)
     # In a store alone whatever has the stem of a file belongs to it.
     return artifact.sha256 in (digest, digest_of(file) if file.with_name(RECORD).is_file() else digest)
+
+
+def _parts(file: Path) -> tuple[Path, ...]:
+    beside = (file.with_suffix(ending) for ending in _COMPANIONS.get(file.suffix, ()))
+    return (file, *(part for part in beside if part.is_file()))
 
 
 def unsealed(data: Any, path: Path) -> Any:

@@ -12,7 +12,7 @@ from deploy_kit.records.artifacts import Artifact, CheckpointFacts, ReferenceLog
 from deploy_kit.records.difference import NetworkDifference
 from deploy_kit.records.measurements import Environment, Measurement, NotRun, SpeedUp
 from deploy_kit.records.mixed_precision import Mix
-from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Sample, Scores, TaskScores
+from deploy_kit.records.parity import Answer, Consistency, Diagnosis, Drop, Flips, Sample, Scores, TaskScores, low_score
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.slimming import Slimmed, SlimSearch
 from deploy_kit.records.verdict import Verdict, Word, decide
@@ -180,7 +180,9 @@ class ParityReport:
     def verdict(self) -> Verdict:
         """The verdict; limits on labels, and what a wrong preprocessing changes, are not judged on doubtful images."""
         broken, unshown = self._judged
-        return decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limit_words)
+        found = decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limit_words)
+        low = low_score(self.top1_reference)
+        return found.with_cause(low and f"{low}: its preprocessing or the labels are in doubt")
 
     @property
     def limit_words(self) -> tuple[str, ...]:

@@ -44,6 +44,12 @@ class Verdict:
             return self
         return Verdict(word="undecided", reasons=(*self.reasons, *more), limits=self.limits)
 
+    def with_cause(self, cause: str) -> "Verdict":
+        """Return the verdict with what probably causes its reasons before them; one that has none needs no cause."""
+        if not cause or not self.reasons:
+            return self
+        return Verdict(word=self.word, reasons=(cause, *self.reasons), limits=self.limits)
+
 
 def decide(*, broken: Iterable[str], doubts: Iterable[str], limits: Iterable[str]) -> Verdict:
     """Return the verdict on one engine.

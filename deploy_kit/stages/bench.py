@@ -98,7 +98,7 @@ def entered(engines: tuple[Artifact, ...], part: BenchTable) -> tuple[RaceEntry,
             raise RequestError(
                 f"{engine.label}: asked for batch {lack[0]}, the engine was built for batch {_built_for(engine)}",
                 hint=f"deploykit export CHECKPOINT --batch {lack[0]} (or --dynamic for all), "
-                "then quantize and build again",
+                "then quantize and build again; or deploykit deploy CHECKPOINT ... --dynamic",
             )
     for entry in found:
         why = scenarios.get_scenario(part.scenario).why_batch_refused(entry.batch)

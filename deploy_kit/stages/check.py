@@ -114,6 +114,10 @@ def by_labels(
     check_sets.verify_labels(image_set, logits.shape[1])
     if not np.isfinite(logits).all():
         raise CheckError(f"{engine.label}: a logit is no finite number")
+
+    def class_name(index: int) -> str:
+        return names[index] if names else ""
+
     hits, copies = metrics.top1_hits(logits, labels), check_sets.copies(image_set)
     top1 = float(hits.mean())
     low, high = paired.wilson_interval(round(top1 * image_set.n), image_set.n)
@@ -128,7 +132,8 @@ def by_labels(
         top5=single.top_k(logits, labels, 5) if logits.shape[1] > 5 else None,
         min_top1=min_top1,
         doubts=(
-            *single.describe_permuted_labels(logits, labels, lambda index: names[index] if names else ""),
+            *single.describe_mistaken_labels(logits, labels, class_name),
+            *single.describe_permuted_labels(logits, labels, class_name),
             *single.describe_guessing(hits, logits.shape[1]),
             *copies.doubts,
         ),
@@ -498,7 +503,8 @@ def _labelled(
         before, after = metrics.top1_hits(wanted, labels), metrics.top1_hits(found, labels)
         top1_reference, top1 = float(before.mean()), float(after.mean())
         drop = paired.top1_drop(before, after, limits.max_drop)
-        doubts = single.describe_permuted_labels(wanted, labels, class_name)
+        doubts = single.describe_mistaken_labels(wanted, labels, class_name)
+        doubts += single.describe_permuted_labels(wanted, labels, class_name)
         doubts += single.describe_guessing(before, wanted.shape[1])
     return {
         "top1_reference": top1_reference,

@@ -1,14 +1,15 @@
 """Accepted engines → a folder of files under speaking names, each with its passport; no other file is touched."""
 
 import glob
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy_kit.base.errors import InputError
 from deploy_kit.recipe import Recipe, overrides
-from deploy_kit.records.artifacts import Artifact, Origin
+from deploy_kit.records.artifacts import Artifact, Exported, Origin
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.records.passports import PASSPORT, read_passport
+from deploy_kit.records.passports import PASSPORT, files_of_copy, read_passport
 from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.store import Store
 
@@ -77,6 +78,53 @@ def require_room(recipe: Recipe, folder: Path) -> None:
             for path in sorted(folder.glob(f"{glob.escape(stem)}-{glob.escape(variant)}.*")):
                 if path.suffix != ".bin" and not path.name.endswith(PASSPORT):
                     require_own(path)
+
+
+def require_unmixed(recipe: Recipe, source: Exported, folder: Path) -> None:
+    """Refuse a folder in which a run would leave files of another checkpoint or preprocessing beside its own.
+
+    What such a file holds cannot be told from its name, and who takes the wrong one feeds it wrong images.
+
+    Args:
+        recipe: What is to be done: files that it writes again are no obstacle.
+        source: The export that all of its engines come from.
+        folder: Folder to deliver to.
+
+    Raises:
+        InputError: It holds delivered files of another checkpoint or preprocessing that the recipe does not write.
+    """
+    stem = overrides.name_of(recipe.source.checkpoint)
+    planned = {(entry.engine, name) for entry in recipe.build.engines for name in entry.variants}
+    found = dict[Path, str]()
+    for passport in sorted(folder.glob(f"*{PASSPORT}")):
+        path = passport.with_name(passport.name.removesuffix(PASSPORT))
+        earlier = read_passport(path)
+        if earlier is None or earlier.origin is None:
+            continue
+        again = (earlier.engine, earlier.name) in planned and path.name in (
+            _plain(stem, earlier), _told_apart(stem, earlier)
+        )  # fmt: skip
+        if not again and (other := _otherness(earlier, earlier.origin, source)):
+            found[path] = other
+    if not found:
+        return
+    first, other = next(iter(found.items()))
+    more = f" (and {len(found) - 1} more of that kind)" if len(found) > 1 else ""
+    files = shlex.join(str(part) for path in found for part in files_of_copy(path))
+    raise InputError(
+        f"{first}: is {other}, and would be left beside what this run delivers{more}",
+        hint=f"choose another folder: -o; or remove what another run left: rm {files}",
+    )
+
+
+def _otherness(earlier: Artifact, origin: Origin, source: Exported) -> str:
+    """Say of what a delivered file is; empty where it is of the same checkpoint and preprocessing as an export."""
+    if origin.checkpoint_sha256 != source.checkpoint.sha256:
+        same = origin.checkpoint == source.checkpoint.name
+        return f"of {'an earlier content of ' if same else 'another checkpoint, '}{origin.checkpoint}"
+    if earlier.preprocess != source.onnx.preprocess:
+        return f"for another preprocessing ({earlier.preprocess.words})"
+    return ""
 
 
 def require_own(path: Path) -> None:

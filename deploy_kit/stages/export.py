@@ -11,7 +11,7 @@ import numpy as np
 from deploy_kit import checkpoint
 from deploy_kit.accuracy import metrics
 from deploy_kit.base import bundled
-from deploy_kit.base.errors import ExportError, InputError, StageError
+from deploy_kit.base.errors import ExportError, InputError, StageError, no_such_file
 from deploy_kit.base.lazy import need
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.whole_files import sha256_of
@@ -64,9 +64,7 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         InputError: The input's size is not known, or the preprocessing does not fit the checkpoint.
         ExportError: torch cannot export it, or the ONNX file disagrees with the checkpoint.
     """
-    path = bundled.resolve_bundled("models", source.checkpoint)
-    if path.is_dir():
-        raise folder_refusal(path)
+    path = require_checkpoint(source)
     digest = sha256_of(path)
     versions = versions_of(*_LIBRARIES)
     said = class_names_beside(path)
@@ -132,6 +130,21 @@ def run(source: SourceTable, table: ExportTable, context: Context, *, images: Im
         ],
         versions=(("stage", VERSION), *versions),
     )
+
+
+def require_checkpoint(source: SourceTable) -> Path:
+    """Return the path of a checkpoint or ONNX file, once a file is there.
+
+    Raises:
+        InputError: There is none, or it is a folder.
+        UnknownNameError: No such checkpoint is bundled.
+    """
+    path = bundled.resolve_bundled("models", source.checkpoint)
+    if path.is_dir():
+        raise folder_refusal(path)
+    if not path.exists():
+        raise no_such_file(path)
+    return path
 
 
 def class_names_beside(path: Path) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """ONNX → ONNX that carries its precision: the recipe's schemes, each in a worker process of its own."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy_kit.base.errors import InputError, QuantizeError
+from deploy_kit.base.lazy import present
 from deploy_kit.context import Context
 from deploy_kit.graph import lint, onnx_file
 from deploy_kit.graph.onnx_artifact import onnx_artifact
@@ -147,6 +149,18 @@ def explained(path: Path) -> tuple[QuantizedBlock, ...]:
 def floating(path: Path) -> tuple[FloatNodes, ...]:
     """List what computes in float in a quantized file, with the reasons."""
     return explain.floating(onnx_file.load(path))
+
+
+def require_calibration(variants: Iterable[Variant], calibration: ImageSource | None) -> None:
+    """Refuse variants that no images are there to calibrate, before any work; those that cannot be made are passed by.
+
+    Raises:
+        InputError: There are no images, or they are noise.
+    """
+    for variant in variants:
+        scheme = schemes.CATALOGUE.get(variant.scheme)
+        if scheme.calibrates and present(scheme.package):
+            require_images(variant, calibration)
 
 
 def require_images(variant: Variant, calibration: ImageSource | None) -> ImageSource:

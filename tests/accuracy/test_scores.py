@@ -180,6 +180,21 @@ def test_a_few_images_a_class_prove_no_permutation() -> None:
     assert single.permuted_labels(*planted([1, 0, 2], 1.0, each=7)) == ()
 
 
+def test_labels_that_explain_little_of_a_low_score_are_no_permutation() -> None:
+    values, labels = planted(list(range(10)), 0.0)
+    values[labels == 1] = np.eye(10, dtype=np.float32)[3]  # as where images of another size are taken for one class
+
+    assert single.mistaken_labels(values, labels) == ((1, 3),)
+    assert single.describe_permuted_labels(values, labels, str) == ()
+    (words,) = single.describe_mistaken_labels(values, labels, "c{}".format)
+    assert words.startswith("most images of a label are taken for one other class (c1 → c3), and no other order of the")
+    assert "--input, --mean, --std" in words
+
+
+def test_labels_that_look_permuted_are_not_called_mistaken_too() -> None:
+    assert single.describe_mistaken_labels(*planted([3, 0, 2, 1, 4]), str) == ()
+
+
 def test_many_exchanged_labels_are_cut_off_in_words() -> None:
     (words,) = single.describe_permuted_labels(*planted([*range(1, 13), 0], 1.0), "c{}".format)
 

@@ -71,6 +71,17 @@ def test_a_moving_line_is_gone_at_the_end_and_a_remark_stays(monkeypatch: pytest
     assert terminal.getvalue().endswith("\x1b[2K")  # the line it stood on is cleared
 
 
+@pytest.mark.parametrize("moving", [True, False])
+def test_a_finding_stays_where_it_was_said(monkeypatch: pytest.MonkeyPatch, moving: bool) -> None:
+    terminal = on_terminal(monkeypatch)
+
+    with ProgressDisplay(moving=moving) as display:
+        display.on_progress(ProgressEvent(stage="export", text="right on only 26.8 %", stays=True))
+        display.on_progress(ProgressEvent(stage="simplify", text="12 passes"))
+
+    assert "export: right on only 26.8 %\n" in terminal.getvalue()
+
+
 def test_a_terminal_takes_a_moving_line(monkeypatch: pytest.MonkeyPatch) -> None:
     on_terminal(monkeypatch)
 

@@ -72,6 +72,8 @@ def test_it_ends_with_a_table_that_fits_a_recommendation_and_the_files(deployed:
     assert "limits of int8: SQNR ≥ 15 dB" in deployed.out
     assert str(desk / "out" / "best-int8.onnx") in deployed.out
     assert "step 1 of 9" in deployed.err
+    low = deployed.err.index("export: the checkpoint itself is right on only")
+    assert deployed.err.index("answers on") < low < deployed.err.index("simplify: ")  # said before the long work
 
 
 @pytest.mark.slow
@@ -132,6 +134,20 @@ def test_the_recipe_that_it_saves_is_what_was_done(deployed: Said, desk: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("deployed")
+def test_another_preprocessing_is_not_delivered_among_the_files_of_the_first_one(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch, runs=4)
+
+    said = deploy(desk, "-o", desk / "out", "--mean", "0.4", "--std", "0.4", "--precisions", "fp32")
+
+    assert (said.code, "best-int8.onnx: is for another preprocessing" in said.error) == (2, True), said.err
+    assert f"rm {desk / 'out' / 'best-int8.onnx'}" in said.fix
+    assert "answers on" not in said.err
+
+
+@pytest.mark.slow
 def test_a_file_of_the_users_own_is_not_replaced_and_nothing_is_done(desk: Path, tmp_path: Path) -> None:
     (tmp_path / "best-int8.onnx").write_bytes(b"mine")
 
@@ -148,7 +164,36 @@ def test_a_checkpoint_that_is_not_there_creates_nothing(tmp_path: Path, monkeypa
 
     said = deploykit("deploy", "none.pth", "--engines", "onnxruntime")
 
-    assert (said.code, said.error) == (2, "error: none.pth: no such file")
+    assert (said.code, said.err.splitlines()[0]) == (2, "error: none.pth: no such file")  # neither a note nor a step
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [(), ("--dynamic",)])
+def test_a_graph_for_any_batch_is_exported_where_it_is_asked_for(
+    desk: Path, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[recipe.Recipe]()
+
+    def run(chosen: recipe.Recipe, *more: object, **options: object) -> int:
+        asked.append(chosen)
+        return 0
+
+    monkeypatch.setattr(_deployment, "run", run)
+
+    assert deploy(desk, *given).code == 0
+    assert [one.export.dynamic for one in asked] == [bool(given)]
+
+
+@pytest.mark.parametrize("precisions", ["int8", "fp32,int8"])
+def test_int8_without_images_to_calibrate_with_is_refused_before_any_work(
+    desk: Path, tmp_path: Path, precisions: str
+) -> None:
+    given = ("--images", desk / "val.npz", "--engines", "onnxruntime", "--precisions", precisions, "--max-drop", "1pt")
+
+    said = deploykit("deploy", desk / "best.safetensors", *given, "--store", tmp_path / "store", "-o", tmp_path / "out")
+
+    assert said.code == 2 and "needs images to calibrate with" in said.error and "--calibration FOLDER" in said.fix
+    assert "step 1" not in said.err
     assert list(tmp_path.iterdir()) == []
 
 

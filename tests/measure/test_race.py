@@ -194,9 +194,9 @@ def test_a_batch_that_an_engine_was_not_built_for_is_refused_with_what_to_do(lin
     with pytest.raises(RequestError, match="asked for batch 8, the engine was built for batch 1") as caught:
         bench.entered(pair(line), BenchTable(batch=(8,)))
 
-    assert (
-        caught.value.hint
-        == "deploykit export CHECKPOINT --batch 8 (or --dynamic for all), then quantize and build again"
+    assert caught.value.hint == (
+        "deploykit export CHECKPOINT --batch 8 (or --dynamic for all), then quantize and build again; "
+        "or deploykit deploy CHECKPOINT ... --dynamic"
     )
 
 

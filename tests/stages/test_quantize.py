@@ -150,6 +150,14 @@ def test_calibration_without_real_images_is_refused(scheme: str, images: str | N
     assert "--calibration FOLDER" in caught.value.hint
 
 
+def test_variants_that_calibrate_are_refused_before_any_work_where_there_are_no_images() -> None:
+    fp16, int8 = (Variant(name=name, scheme=scheme) for name, scheme in (("fp16", "fp16"), ("int8", "int8_portable")))
+
+    quantize.require_calibration((fp16,), None)
+    with pytest.raises(InputError, match="scheme 'int8_portable' needs images to calibrate with"):
+        quantize.require_calibration((fp16, int8), None)
+
+
 @pytest.mark.parametrize("images", [None, "synthetic"])
 def test_scheme_that_does_not_calibrate_needs_no_images(images: str | None, run: Run) -> None:
     made, _ = run("fp16", images)
