@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy_kit import recipe
-from deploy_kit.base import bundled
+from deploy_kit.base import bundled, lazy
 from deploy_kit.base.errors import RequestError, no_such_file
 from deploy_kit.base.plain_text import shell_word
 from deploy_kit.base.whole_files import sha256_of
@@ -106,7 +106,7 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
             against = f"golden outputs of {asked.file if own else given.golden}"
             return _remarked(one, dataclasses.replace(checked, images=images, against=against))
         source = _source(given, engine)
-        logits, _ = _answers(one, source)
+        logits, _ = _answers(one, source, to_pack=given.to_pack)
         checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
         return _remarked(one, _with_checkpoint(checked, source, engine))
 
@@ -127,7 +127,7 @@ def proved(
         )
     with _adopted(given, step, console) as one:
         source = _source(given, one.engine)
-        logits, _ = _answers(one, source)
+        logits, _ = _answers(one, source, to_pack=given.to_pack)
         facts = export.facts_of(source)
         checked = _remarked(one, _checked(one, one.engine, logits, max_drop=given.max_drop))
         assert isinstance(checked, ParityReport)
@@ -204,11 +204,17 @@ def _source(given: GivenEngine, engine: Artifact) -> SourceTable:
     return overrides.source_table({**given.source, "checkpoint": _checkpoint(given, engine)})
 
 
-def _answers(one: _Adopted, source: SourceTable) -> tuple[ReferenceLogits, bool]:
-    taken = one.engine.preprocess
-    return reference.run(
-        source, taken, one.host, images=one.images.open(taken), crops=one.table.crops, wish=reference.wish_of(one.table)
-    )
+def _answers(one: _Adopted, source: SourceTable, *, to_pack: bool) -> tuple[ReferenceLogits, bool]:
+    taken, wish = one.engine.preprocess, reference.wish_of(one.table)
+    try:
+        return reference.run(source, taken, one.host, images=one.images.open(taken), crops=one.table.crops, wish=wish)
+    except ModuleNotFoundError as error:
+        if lazy.optional(error) != "torch":
+            raise
+        lack = lazy.missing_error("torch", by=f"the checkpoint {source.checkpoint}")
+        others = "" if to_pack else ", --against labels for the accuracy alone, or --golden golden.npz without --images"
+        lack.hint += f"; without torch: --against the ONNX file that it was exported to{others}"
+        raise lack from error
 
 
 def _checked(
