@@ -17,7 +17,7 @@ from deploy_kit.cli._options import StepOptions
 from deploy_kit.context import Context
 from deploy_kit.delivery import contents
 from deploy_kit.devices import links
-from deploy_kit.images import ImageSource
+from deploy_kit.images import SYNTHETIC, ImageSource
 from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
@@ -179,7 +179,7 @@ def _adopted(
     given: GivenEngine, step: StepOptions, console: Console, stated: Artifact | None = None
 ) -> Iterator[_Adopted]:
     base = recipe.load_recipe(step.recipe or overrides.DEFAULT)
-    images = _images(given, step)
+    images = _images(given, step, stated)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
     said = overrides.source_table({**given.source, "checkpoint": str(given.file)}).preprocess
     table = overrides.with_inputs(
@@ -277,7 +277,7 @@ def _found(found: T | NotRun, engine: Artifact) -> T:
     return found
 
 
-def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
+def _images(given: GivenEngine, step: StepOptions, stated: Artifact | None) -> ImageSource:
     if given.golden is not None and (step.images or given.against):
         raise RequestError(
             "--golden has images and outputs of its own: --images and --against do not go with it",
@@ -287,9 +287,21 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
     if name is None:
         raise RequestError(
             f"{given.file}: no images to check on",
-            hint="give --images FOLDER" + ", or --golden golden.npz of a bundle" * (not given.to_pack),
+            hint=_checked_on(stated or read_passport(given.file))
+            + ", or --golden golden.npz of a bundle" * (not given.to_pack),
         )
     return ImageSource(name=name, skip_bad=step.skip_bad, orientation=step.orientation, masks=step.masks)
+
+
+def _checked_on(passport: Artifact | None) -> str:
+    """Say which images to give; those of the check that the passport records are named, and not taken unasked."""
+    origin = passport.origin if passport else None
+    if origin is None or origin.images in ("", SYNTHETIC):
+        return "give --images FOLDER"
+    digest = f" ({origin.images_sha256[:6]}…)" if origin.images_sha256 else ""
+    if Path(origin.images).exists():
+        return f"its passport names {origin.images}{digest}: --images {shell_word(origin.images)}"
+    return f"give --images FOLDER: its passport names {origin.images}{digest}, which is not here"
 
 
 def _are_equal(file: Path, other: Path) -> bool:
