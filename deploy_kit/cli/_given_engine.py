@@ -252,23 +252,24 @@ def _with_checkpoint(checked: ParityReport, source: SourceTable, engine: Artifac
     return dataclasses.replace(checked, against=f"{source.checkpoint}, sha256 {digest}", remarks=remarks)
 
 
-def drawn(checked: ParityReport | LabelScore) -> str:
-    """Draw a check, against logits or on labels alone."""
-    if isinstance(checked, ParityReport):
-        return pairs(accuracy.lines(checked))
+def drawn(checked: ParityReport | LabelScore, device: str) -> str:
+    """Draw a check on a device, against logits or on labels alone."""
+    rows = accuracy.lines(checked) if isinstance(checked, ParityReport) else _scored(checked)
+    return pairs(_steps.with_device(rows, device))
+
+
+def _scored(checked: LabelScore) -> list[tuple[str, str]]:
     five = f"; top-5 {100 * checked.top5:.2f} %" if checked.top5 is not None else ""
     interval = f"[{100 * checked.low:.2f}, {100 * checked.high:.2f}]"
-    return pairs(
-        [
-            ("engine", checked.label),
-            ("images", f"{checked.n} ({checked.images})"),
-            ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
-            ("compared with", checked.against),
-            *(("remark", remark) for remark in checked.remarks),
-            ("limits", ", ".join(checked.verdict.limits) or NO_LIMIT),
-            ("accuracy", checked.verdict.text),
-        ]
-    )
+    return [
+        ("engine", checked.label),
+        ("images", f"{checked.n} ({checked.images})"),
+        ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
+        ("compared with", checked.against),
+        *(("remark", remark) for remark in checked.remarks),
+        ("limits", ", ".join(checked.verdict.limits) or NO_LIMIT),
+        ("accuracy", checked.verdict.text),
+    ]
 
 
 def _found(found: T | NotRun, engine: Artifact) -> T:

@@ -92,11 +92,12 @@ def test_build_check_and_bench_work_there_one_after_the_other(
         ("check",),
         ("bench", "--rounds", "3", "--runs", "5", "--allow-invalid"),
     ):
-        said = deploykit(*step, "--device", named, "--json")
+        said = deploykit(*step, "--device", named)
 
         assert said.returncode == 0, said.stderr
+        assert re.search(r"^device +board$", said.stdout, re.M), said.stdout
 
-    measured = json.loads(said.stdout)
+    measured = json.loads(deploykit(*step, "--device", named, "--json").stdout)
     assert measured["measurements"][0]["label"] == "int8 · onnxruntime"
     assert [entry.name for entry in (server.cache / "sessions").iterdir()] == [".lock"]
 
