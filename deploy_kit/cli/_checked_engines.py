@@ -75,7 +75,8 @@ def check_engines(
         found = [dataclasses.replace(checked, diagnosis=diagnosis) for checked in found]
         left_out = [("left out", logits.made_by.left_out)] if logits.made_by.left_out else []
         several = everything or engines or variants
-        text = "\n\n".join(pairs([*accuracy.lines(checked), *left_out]) for checked in found)
+        drawn = (_steps.with_device(accuracy.lines(checked), step.device) for checked in found)
+        text = "\n\n".join(pairs([*rows, *left_out]) for rows in drawn)
         console.result(tuple(found) if several else found[0], text)
     words = {checked.verdict.word for checked in found}
     return EXIT_CODES[next(word for word in _SEVEREST_FIRST if word in words)]

@@ -12,6 +12,7 @@ from deploy_kit.base.whole_files import write_whole
 from deploy_kit.cli import _output_files
 from deploy_kit.cli._bench_outcome import steadied
 from deploy_kit.cli._console import Console, table
+from deploy_kit.cli._options import STORE
 from deploy_kit.cli._verdict_codes import EXIT_CODES, report_code
 from deploy_kit.devices import links
 from deploy_kit.parallel import ray_workers
@@ -93,7 +94,11 @@ def run(
     written = report_stage.run(report, reports)
     chosen = _to_pack(report, allow_invalid=allow_invalid)
     packed = packing is not None and _pack(recipe, kept, target, chosen, packing)
-    more = f"\nbundle  {_packed(report, chosen, bundle) if packed else _unpacked(report)}" if bundle else ""
+    more = ""
+    if bundle is not None:
+        kept_in = [] if store == STORE else ["--store", str(store)]
+        place = [*kept_in, *([] if device == links.LOCAL.name else ["--device", device]), "-o", str(bundle)]
+        more = f"\nbundle  {_packed(report, chosen, bundle) if packed else _unpacked(report, place)}"
     again = "run the same command again: it repeats the measurement alone"
     console.result(report, text(report, written, made, again=again) + more)
     if packing is None or packed:
@@ -108,14 +113,22 @@ def _packed(report: Report, row: EngineRow | None, bundle: Path) -> str:
     return f"{bundle}: {typed(row.label)}, the smallest whose accuracy is accepted, as latencies are not valid"
 
 
-def _unpacked(report: Report) -> str:
-    """Say why there is no bundle, and how to pack an engine whose accuracy is accepted all the same."""
+def _unpacked(report: Report, place: Sequence[str]) -> str:
+    """Say why there is no bundle, and how to pack an engine whose accuracy is accepted all the same.
+
+    Args:
+        report: What was found.
+        place: Options of `pack` that name store, device and bundle.
+    """
     row = _smallest(report)
     if row is None or row.artifact is None:
         return "none: no engine is recommended, and the accuracy of none is accepted"
     able = row.artifact
-    command = shlex.join(["deploykit", "pack", "--engine", able.engine or "", "--variant", able.name])
-    return f"none: no engine is recommended; to pack one all the same:\n        {command}"
+    command = shlex.join(["deploykit", "pack", "--engine", able.engine or "", "--variant", able.name, *place])
+    said = f"none: no engine is recommended; to pack one all the same:\n        {command}"
+    if _to_pack(report, allow_invalid=True) is None:
+        return said
+    return f"{said}\n        or the same command again with --allow-invalid, as latencies are not valid"
 
 
 def _smallest(report: Report) -> EngineRow | None:

@@ -1,7 +1,7 @@
 """What a file is that a command does not take, and which command takes it: in place of a parser's complaint."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,14 +24,18 @@ class _Kind(NamedTuple):
     line: str
 
 
+_MEASURED = ("an ONNX file", "an engine", "a bundle")
+
+
 @contextlib.contextmanager
-def named(path: Path, command: str, expected: str) -> Iterator[None]:
+def named(path: Path, command: str, expected: str, *, rather: str = "") -> Iterator[None]:
     """Say what a file is where a command refuses it that another one takes.
 
     Args:
         path: The file.
         command: The command that reads it in this block.
         expected: What that command takes.
+        rather: What else to do, which the fix says behind the command that takes the file.
 
     Raises:
         InputError: It is of a kind that the command does not take.
@@ -43,7 +47,15 @@ def named(path: Path, command: str, expected: str) -> Iterator[None]:
         kind = _kind(path) if path.is_file() else None
         if kind is None or command in kind.taken_by:
             raise
-        raise InputError(f"{path}: expected {expected}, found {kind.name}", hint=kind.line or hint) from error
+        raise InputError(
+            f"{path}: expected {expected}, found {kind.name}", hint=(kind.line or hint) + rather
+        ) from error
+
+
+def are_engines(paths: Iterable[Path]) -> bool:
+    """Return whether `bench` measures all of these files: engines, ONNX files and bundles."""
+    kinds = [_kind(path) if path.is_file() else None for path in paths]
+    return all(kind is not None and kind.name in _MEASURED for kind in kinds)
 
 
 def _kind(path: Path) -> _Kind | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy_kit import recipe
-from deploy_kit.base import bundled
+from deploy_kit.base import bundled, lazy
 from deploy_kit.base.errors import InputError, RequestError, no_such_file
 from deploy_kit.base.plain_text import shell_word
 from deploy_kit.base.whole_files import sha256_of
@@ -17,7 +17,7 @@ from deploy_kit.cli._options import StepOptions
 from deploy_kit.context import Context
 from deploy_kit.delivery import contents
 from deploy_kit.devices import links
-from deploy_kit.images import ImageSource
+from deploy_kit.images import SYNTHETIC, ImageSource
 from deploy_kit.parallel import ray_workers
 from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
@@ -125,7 +125,7 @@ def _judged(given: GivenEngine, one: _Adopted, asked: GivenEngine) -> ParityRepo
             remarks=(*checked.remarks, *([_OWN_ANSWERS] if own else [])),
         )
     source = _source(given, engine)
-    logits, _ = _answers(one, source)
+    logits, _ = _answers(one, source, to_pack=given.to_pack)
     checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
     return _with_checkpoint(checked, source, engine)
 
@@ -170,7 +170,7 @@ def proved(
         )
     with _adopted(given, step, console) as one:
         source = _source(given, one.engine)
-        logits, _ = _answers(one, source)
+        logits, _ = _answers(one, source, to_pack=given.to_pack)
         facts = export.facts_of(source)
         checked = _remarked(one, _checked(one, one.engine, logits, max_drop=given.max_drop))
         assert isinstance(checked, ParityReport)
@@ -222,7 +222,7 @@ def _adopted(
     given: GivenEngine, step: StepOptions, console: Console, stated: Artifact | None = None
 ) -> Iterator[_Adopted]:
     base = recipe.load_recipe(step.recipe or overrides.DEFAULT)
-    images = _images(given, step)
+    images = _images(given, step, stated)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
     said = overrides.source_table({**given.source, "checkpoint": str(given.file)}).preprocess
     table = overrides.with_inputs(
@@ -247,11 +247,17 @@ def _source(given: GivenEngine, engine: Artifact) -> SourceTable:
     return overrides.source_table({**given.source, "checkpoint": _checkpoint(given, engine)})
 
 
-def _answers(one: _Adopted, source: SourceTable) -> tuple[ReferenceLogits, bool]:
-    taken = one.engine.preprocess
-    return reference.run(
-        source, taken, one.host, images=one.images.open(taken), crops=one.table.crops, wish=reference.wish_of(one.table)
-    )
+def _answers(one: _Adopted, source: SourceTable, *, to_pack: bool) -> tuple[ReferenceLogits, bool]:
+    taken, wish = one.engine.preprocess, reference.wish_of(one.table)
+    try:
+        return reference.run(source, taken, one.host, images=one.images.open(taken), crops=one.table.crops, wish=wish)
+    except ModuleNotFoundError as error:
+        if lazy.optional(error) != "torch":
+            raise
+        lack = lazy.missing_error("torch", by=f"the checkpoint {source.checkpoint}")
+        others = "" if to_pack else ", --against labels for the accuracy alone, or --golden golden.npz without --images"
+        lack.hint += f"; without torch: --against the ONNX file that it was exported to{others}"
+        raise lack from error
 
 
 def _checked(
@@ -289,25 +295,26 @@ def _with_checkpoint(checked: ParityReport, source: SourceTable, engine: Artifac
     return dataclasses.replace(checked, against=f"{source.checkpoint}, sha256 {digest}", remarks=remarks)
 
 
-def drawn(checked: ParityReport | LabelScore) -> str:
-    """Draw a check, against logits or on labels alone."""
-    if isinstance(checked, ParityReport):
-        return pairs(accuracy.lines(checked))
+def drawn(checked: ParityReport | LabelScore, device: str) -> str:
+    """Draw a check on a device, against logits or on labels alone."""
+    rows = accuracy.lines(checked) if isinstance(checked, ParityReport) else _scored(checked)
+    return pairs(_steps.with_device(rows, device))
+
+
+def _scored(checked: LabelScore) -> list[tuple[str, str]]:
     five = f"; top-5 {100 * checked.top5:.2f} %" if checked.top5 is not None else ""
     interval = f"[{100 * checked.low:.2f}, {100 * checked.high:.2f}]"
-    return pairs(
-        [
-            ("engine", checked.label),
-            *accuracy.given_files(checked),
-            ("images", f"{checked.n} ({checked.images})"),
-            ("check data sha256", checked.images_sha256),
-            ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
-            ("compared with", checked.against),
-            *(("remark", remark) for remark in checked.remarks),
-            ("limits", ", ".join(checked.verdict.limits) or NO_LIMIT),
-            ("accuracy", checked.verdict.text),
-        ]
-    )
+    return [
+        ("engine", checked.label),
+        *accuracy.given_files(checked),
+        ("images", f"{checked.n} ({checked.images})"),
+        ("check data sha256", checked.images_sha256),
+        ("top-1", f"{100 * checked.top1:.2f} % {interval}{five}"),
+        ("compared with", checked.against),
+        *(("remark", remark) for remark in checked.remarks),
+        ("limits", ", ".join(checked.verdict.limits) or NO_LIMIT),
+        ("accuracy", checked.verdict.text),
+    ]
 
 
 def _found(found: T | NotRun, engine: Artifact) -> T:
@@ -316,7 +323,7 @@ def _found(found: T | NotRun, engine: Artifact) -> T:
     return found
 
 
-def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
+def _images(given: GivenEngine, step: StepOptions, stated: Artifact | None) -> ImageSource:
     if given.golden is not None and (step.images or given.against):
         raise RequestError(
             "--golden has images and outputs of its own: --images and --against do not go with it",
@@ -326,9 +333,21 @@ def _images(given: GivenEngine, step: StepOptions) -> ImageSource:
     if name is None:
         raise RequestError(
             f"{given.file}: no images to check on",
-            hint="give --images FOLDER" + ", or --golden golden.npz of a bundle" * (not given.to_pack),
+            hint=_checked_on(stated or read_passport(given.file))
+            + ", or --golden golden.npz of a bundle" * (not given.to_pack),
         )
     return ImageSource(name=name, skip_bad=step.skip_bad, orientation=step.orientation, masks=step.masks)
+
+
+def _checked_on(passport: Artifact | None) -> str:
+    """Say which images to give; those of the check that the passport records are named, and not taken unasked."""
+    origin = passport.origin if passport else None
+    if origin is None or origin.images in ("", SYNTHETIC):
+        return "give --images FOLDER"
+    digest = f" ({origin.images_sha256[:6]}…)" if origin.images_sha256 else ""
+    if Path(origin.images).exists():
+        return f"its passport names {origin.images}{digest}: --images {shell_word(origin.images)}"
+    return f"give --images FOLDER: its passport names {origin.images}{digest}, which is not here"
 
 
 def _are_equal(file: Path, other: Path) -> bool:

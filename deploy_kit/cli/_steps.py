@@ -1,7 +1,7 @@
 """What single steps share: the recipe in force, and the run under it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from deploy_kit import pipeline, recipe
 from deploy_kit.base.errors import DeviceError, RequestError
@@ -61,6 +61,12 @@ def with_inputs(base: Recipe, step: StepOptions) -> Recipe:
         ignore_index=step.ignore_index,
         every_image=step.every_image,
     )
+
+
+def with_device(rows: Sequence[tuple[str, str]], device: str) -> list[tuple[str, str]]:
+    """Say below the first of (name, value) lines on which device they were found, unless that is this machine."""
+    place = [("device", device)] if device != links.LOCAL.name else []
+    return [*rows[:1], *place, *rows[1:]]
 
 
 def not_run_error(label: str, why: str) -> DeviceError:

@@ -164,7 +164,9 @@ def bench(
             write_whole(export_times, json.dumps(times, ensure_ascii=False) + "\n")
         for note in filter(None, (m.starved for one in benches.values() for m in one.measurements)):
             console.say(f"note: {note}")
-        texts = [_bench_tables.latencies(rows, table), *([_bench_tables.comparison(compared)] if compared else [])]
+        # Where there are several devices, the table has a column of them.
+        texts = [f"device  {step.device}"] if step.device != "local" and not elsewhere else []
+        texts += [_bench_tables.latencies(rows, table), *([_bench_tables.comparison(compared)] if compared else [])]
         texts += _other_devices.details(rows)
         console.result(_bench_outcome.record(measured, compared, elsewhere), "\n\n".join(texts))
         _layer_profiles.export(measured.measurements, export_profile, console)

@@ -77,7 +77,7 @@ def build(
         built = run.timed("build", f"{graph.name} · {engine}", lambda: stage.run(graph, entry, run.target))
         _output_files.copy_out(run, built, step.out, console)
         settings = _engine_options.changed(accepted, json.loads(built.options))
-        lines = [*_rows(built, settings), ("file", str(run.store.root / built.path))]
+        lines = [*_steps.with_device(_rows(built, settings), step.device), ("file", str(run.store.root / built.path))]
         console.result(built, pairs(lines))
 
 

@@ -122,7 +122,7 @@ def check(
                 file=file, against=against, golden=golden, engine=engine, source=source, max_drop=points, min_top1=top1
             )
             checked = _given_engine.judge(given, step, console)
-            console.result(checked, _given_engine.drawn(checked))
+            console.result(checked, _given_engine.drawn(checked, step.device))
             code = EXIT_CODES[checked.verdict.word]
     if code:
         raise typer.Exit(code)

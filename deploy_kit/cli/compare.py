@@ -27,6 +27,7 @@ def compare(
 ) -> None:
     """Compare two runs; refuse runs that were measured differently, and name the differences."""
     from deploy_kit.analysis import compare as stage
+    from deploy_kit.base.plain_text import shell_word
     from deploy_kit.base.whole_files import write_whole
     from deploy_kit.cli import _bench_outcome, _file_kinds, _output_files, _quantities
     from deploy_kit.cli._bench_tables import comparison
@@ -37,9 +38,11 @@ def compare(
     if html is not None:
         _output_files.verify_page(html)
     with output.console() as console:
-        runs = []
-        for path in (baseline, candidate):
-            with _file_kinds.named(path, "compare", "the record of a bench or a report"):
+        runs, paths = [], (baseline, candidate)
+        line = f"deploykit bench {' '.join(map(shell_word, paths))}"
+        rather = f", or their latencies: {line}" if _file_kinds.are_engines(paths) else ""
+        for path in paths:
+            with _file_kinds.named(path, "compare", "the record of a bench or a report", rather=rather):
                 runs.append(stage.read_run(path))
         (old, old_rows), (new, new_rows) = runs
         compared = stage.compare_runs(old, new, allow=allowed)

@@ -9,6 +9,7 @@ from deploy_kit.cli._option_groups import Only
 from deploy_kit.cli._options import OutputOptions
 
 if TYPE_CHECKING:
+    from deploy_kit.records.artifacts import Device
     from deploy_kit.records.measurements import Environment
 
 _Name = Annotated[str, typer.Argument(help="Name of the device.")]
@@ -60,17 +61,33 @@ def probe(name: _AnyName, *, output: OutputOptions) -> None:
 
     device = links.find_device(name)
     with output.console() as console, links.connect_device(device, bare=True) as connection:
-        report = doctor.probe(connection)
+        report, lack = doctor.probe(connection), connection.lacks("numpy")
         rows = [
             (
                 row.name,
                 {True: "yes", False: "no", None: "–"}[row.runs],
-                row.detail + (f"; fix: {row.fix}" if row.fix else ""),
+                row.detail + (f"; fix: {row.fix}" if row.fix and row.fix != lack else ""),
             )
             for row in report.findings
         ]
         engines = table(("engine", "runs", "detail"), rows)
-        console.result(report, f"{pairs(machine_rows(report.environment))}\n\n{engines}")
+        fix = f"\n\n{pairs(_ways_to_numpy(device, lack))}" if lack else ""  # once: every engine needs it
+        console.result(report, f"{pairs(machine_rows(report.environment))}\n\n{engines}{fix}")
+
+
+def _ways_to_numpy(device: "Device", lack: str) -> list[tuple[str, str]]:
+    """Say how numpy comes to a device: by the line that installs it, or in an environment, which needs no rights."""
+    import shlex
+
+    name = "NAME" if "://" in device.name else device.name
+    there = "~/deploykit/bin/python3"
+    accelerator = [] if device.accelerator == "cpu" else ["--accelerator", device.accelerator]
+    add = shlex.join(["deploykit", "devices", "add", name, f"{device.link}://{device.address}", *accelerator])
+    return [
+        (f"fix, on {device.name}", lack),
+        ("or there", f"{shlex.quote(device.python)} -m venv ~/deploykit && {there} -m pip install numpy"),
+        ("and here", f"{add} --python PATH --replace (PATH: that of {there})"),
+    ]
 
 
 def clean(name: _AnyName, *, output: _Output) -> None:

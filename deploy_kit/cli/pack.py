@@ -25,6 +25,10 @@ def pack(
         bool,
         typer.Option("--allow-undecided", help="Pack an engine, too, whose check could not decide."),
     ] = False,
+    triton: Annotated[
+        bool,
+        typer.Option(help="Pack a model repository for Triton, too; it holds the engine's file a second time."),
+    ] = True,
     against: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +59,9 @@ def pack(
     from deploy_kit.records.engine_table import size
     from deploy_kit.stages import pack as stage
 
-    table = stage.PackTable(out=out, name=name, n_golden=golden, sign=sign, allow_undecided=allow_undecided)
+    table = stage.PackTable(
+        out=out, name=name, n_golden=golden, sign=sign, allow_undecided=allow_undecided, triton=triton
+    )
     stage.verify_request(table)
     stated = image.source_table() | facts.source_table()
     file = step.model if against is not None or _given_engine.is_engine(step.model) else None

@@ -10,7 +10,8 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +27,7 @@ from deploy_kit.records.artifacts import Artifact, Origin
 MAX_FILES = 1000
 MAX_BYTES = 16 << 30
 _MAX_DEPTH = 5
+_MAX_COUNTED = 100_000  # files of a foreign folder
 # Weights shrink to a half; deflate's utmost, about 1,000 to 1, is what a file made to be large has.
 _MOST_RATIO, _SMALL = 100, 1 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -118,12 +120,14 @@ def opened(path: Path) -> Iterator[BundleContents]:
     """
     if path.is_dir():
         verify_utf8(path, "give it as a zip")
-        names = _names_in(path)
-        yield _compared(path, path, _manifest(path, path), names)
+        manifest = _manifest(path, path)
+        names, foreign = _names_in(path, _folders(manifest))
+        yield _compared(path, path, manifest, names, foreign)
     elif path.is_file():
         with temporary_folder() as folder:
-            names = _unpack(path, folder)
-            yield _compared(path, folder, _manifest(path, folder), names)
+            names, manifest = _unpack(path, folder), _manifest(path, folder)
+            foreign = Counter(filter(None, (_foreign_folder(name, _folders(manifest)) for name in names)))
+            yield _compared(path, folder, manifest, names, foreign)
     else:
         raise no_such_file(path, "file or folder", hint=_NOT_A_BUNDLE)
 
@@ -145,9 +149,11 @@ def zip_names(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _compared(path: Path, folder: Path, manifest: Manifest, names: frozenset[str]) -> BundleContents:
-    """Compare the files with the manifest, and the manifest with its hash."""
-    faults = []
+def _compared(
+    path: Path, folder: Path, manifest: Manifest, names: frozenset[str], foreign: Mapping[str, int]
+) -> BundleContents:
+    """Compare the files with the manifest, and the manifest with its hash; foreign folders have one fault each."""
+    faults, known = [], _folders(manifest)
     if not manifests.is_as_written((folder / manifests.FILE).read_bytes()):
         faults.append(f"{manifests.FILE}: changed since it was packed: its sha256 is not {manifest.sha256[:12]}…")
     for file in manifest.files:
@@ -158,12 +164,35 @@ def _compared(path: Path, folder: Path, manifest: Manifest, names: frozenset[str
         elif sha256_of(folder / file.path) != file.sha256:
             faults.append(f"{file.path}: changed since it was packed: its sha256 is not {file.sha256[:12]}…")
     others = sorted(names - {file.path for file in manifest.files} - _UNLISTED)
-    faults += [f"{name}: not of the bundle (delete it)" for name in others]
+    faults += [f"{name}: not of the bundle (delete it)" for name in others if not _foreign_folder(name, known)]
+    faults += [f"{name}/: {_foreign(folder / name, n)}" for name, n in sorted(foreign.items())]
     return BundleContents(path=path, folder=folder, manifest=manifest, faults=tuple(faults))
+
+
+def _folders(manifest: Manifest) -> frozenset[str]:
+    """Return the folders that a bundle has files in, its own included."""
+    return frozenset(parent.as_posix() for file in manifest.files for parent in PurePosixPath(file.path).parents)
+
+
+def _foreign_folder(name: str, known: frozenset[str]) -> str:
+    """Return the outermost folder above a file that has nothing of the bundle; empty if all have."""
+    above = [parent.as_posix() for parent in PurePosixPath(name).parents]  # the innermost first
+    return next((parent for parent in reversed(above) if parent not in known), "")
+
+
+def _foreign(folder: Path, n: int) -> str:
+    """Say what a foreign folder is; none is let pass, as Python can import from any folder beside `predict.py`."""
+    number = f"{n:,} files" if n > 1 else "1 file"
+    number += " or more" * (n >= _MAX_COUNTED)
+    if (folder / "pyvenv.cfg").is_file():
+        return f"a virtual environment of {number}, not of the bundle (make it outside of this folder)"
+    return f"{number} not of the bundle (delete the folder)"
 
 
 def _manifest(path: Path, folder: Path) -> Manifest:
     file = folder / manifests.FILE
+    if file.is_symlink():
+        raise InputError(f"{path}: {manifests.FILE!r} is a link, and a bundle has none", hint=_NOT_A_BUNDLE)
     if not file.is_file():
         raise InputError(f"{path}: not a bundle: it has no {manifests.FILE}", hint=_NOT_A_BUNDLE)
     if file.stat().st_size > manifests.MAX_BYTES:
@@ -171,13 +200,13 @@ def _manifest(path: Path, folder: Path) -> Manifest:
     return manifests.parse_manifest(file.read_bytes(), str(path / manifests.FILE))
 
 
-def _names_in(root: Path) -> frozenset[str]:
-    """List the files below a folder by their paths in it.
+def _names_in(root: Path, known: frozenset[str]) -> tuple[frozenset[str], dict[str, int]]:
+    """List the files below a folder by their paths in it, and count those of folders that the bundle does not know.
 
     Raises:
         InputError: A link, something that is neither file nor folder, or more than a bundle has.
     """
-    found, folders = list[str](), [""]
+    found, folders, foreign = list[str](), [""], dict[str, int]()
     while folders:
         at = folders.pop()
         try:
@@ -188,15 +217,30 @@ def _names_in(root: Path) -> frozenset[str]:
             name = f"{at}{entry.name}"
             if entry.is_symlink():
                 raise InputError(f"{root}: {name!r} is a link, and a bundle has none", hint=_NOT_A_BUNDLE)
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) and name not in known:
+                foreign[name] = _n_files(root / name)
+            elif entry.is_dir(follow_symlinks=False):
                 folders.append(f"{name}/")
             elif entry.is_file(follow_symlinks=False):
                 found.append(name)
             else:
                 raise InputError(f"{root}: {name!r} is neither a file nor a folder", hint=_NOT_A_BUNDLE)
-            if len(found) + len(folders) > MAX_FILES or name.count("/") > _MAX_DEPTH:
+            if len(found) + len(folders) + len(foreign) > MAX_FILES or name.count("/") > _MAX_DEPTH:
                 raise InputError(f"{root}: more files or deeper folders than a bundle has", hint=_NOT_A_BUNDLE)
-    return frozenset(found)
+    return frozenset(found), {name: n for name, n in foreign.items() if n}
+
+
+def _n_files(folder: Path) -> int:
+    """Count what is no folder below a folder, without following a link, up to `_MAX_COUNTED`."""
+    n, folders = 0, [folder]
+    while folders and n < _MAX_COUNTED:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:  # no access, or too deep a path
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                else:
+                    n += 1
+    return n
 
 
 def _unpack(path: Path, folder: Path) -> frozenset[str]:

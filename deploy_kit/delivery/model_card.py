@@ -67,6 +67,7 @@ def _run(m: Manifest) -> list[str]:
         "## Run it", "",
         "```", f"pip install numpy pillow '{m.engine.requirement}'", "python predict.py photo.jpg", "python verify.py",
         "```", "",
+        "Make a virtual environment outside of this folder: `verify.py` lets no file pass that was not packed.", "",
         "`verify.py` compares every file with its sha256, and the engine's answers on this machine with those of the",
         "machine that packed it. In Python:", "",
         "```python", "import sys", "sys.path.insert(0, \"path/to/this/folder\")", "from predict import Classifier",
@@ -75,8 +76,8 @@ def _run(m: Manifest) -> list[str]:
     if any(file.path.startswith("cpp/") for file in m.files):
         lines += [
             "`cpp/` is the same in C++17, for frames that have the network's size already:", "",
-            "```", "cmake -S cpp -B build && cmake --build build",
-            f"build/classify {m.engine.file} cpp/golden.ppm", "```", "",
+            "```", "cmake -S cpp -B ../build && cmake --build ../build",
+            f"../build/classify {m.engine.file} cpp/golden.ppm", "```", "",
         ]  # fmt: skip
     if any(file.path.startswith("triton/") for file in m.files):
         taken = "frames, uint8 with channels last" if m.preprocess.input_pixels else "the normalized tensor"

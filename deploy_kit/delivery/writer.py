@@ -33,6 +33,7 @@ class BundleParts:
         graph: ONNX graph that the engine was built from.
         images: Golden images, uint8.
         logits: (n, K) float32 outputs of the engine on them.
+        triton: Whether a model repository for Triton goes along, where the engine has a backend there.
     """
 
     manifest: Manifest
@@ -41,6 +42,7 @@ class BundleParts:
     graph: Path
     images: np.ndarray
     logits: np.ndarray
+    triton: bool
 
 
 def verify_target(out: Path) -> None:
@@ -114,7 +116,7 @@ def _fill(parts: BundleParts, folder: Path) -> Manifest:
             shutil.copyfile(file, cpp / file.name)
         (cpp / "bundle.h").write_text(_constants(m), encoding="utf-8")
         (cpp / "golden.ppm").write_bytes(_netpbm(parts.images[0]))
-    if runtime.triton:
+    if runtime.triton and parts.triton:
         _write_triton(parts, folder)
     if m.classes:
         (folder / triton.LABELS).write_text("".join(f"{name}\n" for name in m.classes), encoding="utf-8")

@@ -70,6 +70,7 @@ class PackTable:
         n_golden: Number of golden images.
         sign: PEM file with the private key to sign with; None for no signature.
         allow_undecided: Pack an engine, too, whose limits the check shows neither to be kept nor broken.
+        triton: Whether to pack a model repository for Triton, which holds the engine a second time.
     """
 
     out: Path
@@ -77,6 +78,7 @@ class PackTable:
     n_golden: int = golden.N
     sign: Path | None = None
     allow_undecided: bool = False
+    triton: bool = True
 
 
 def run(
@@ -128,7 +130,13 @@ def run(
     described = _manifest(proved, table, context, image_set, calibration, reference, len(places))
     context.report("pack", f"writing {table.out}")
     parts = writer.BundleParts(
-        manifest=described, runtime=runtime, engine=source, graph=graph, images=pixels, logits=logits
+        manifest=described,
+        runtime=runtime,
+        engine=source,
+        graph=graph,
+        images=pixels,
+        logits=logits,
+        triton=table.triton,
     )
     sign = None if table.sign is None else functools.partial(signature.sign, private_key=table.sign)
     return writer.write_bundle(parts, table.out, sign)

@@ -383,6 +383,23 @@ def test_a_file_of_an_unknown_kind_is_refused(line: "Line", tmp_path: Path) -> N
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["check", "pack"])
+def test_without_images_those_that_the_passport_names_are_named_where_they_are(
+    line: "Line", tmp_path: Path, command: str
+) -> None:
+    own = line.recipe.check.images
+    here = delivered(line, "int8", "onnxruntime", tmp_path / "here", images=own, digest="602516ab" * 8)
+    gone = delivered(line, "int8", "onnxruntime", tmp_path / "gone", images="../gone/val")
+
+    said, other = (deploykit(command, file, "--store", tmp_path / "store") for file in (here, gone))
+
+    assert (said.code, other.code) == (2, 2), said.err + other.err
+    assert "no images to check on" in said.error
+    assert f"  fix: its passport names {own} (602516…): --images {own}" in said.fix
+    assert "give --images FOLDER: its passport names ../gone/val, which is not here" in other.fix
+
+
 def test_options_about_a_file_need_one() -> None:
     said = deploykit("check", "--against", "best.pth")
 

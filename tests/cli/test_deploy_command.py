@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,9 @@ def test_where_no_engine_is_recommended_the_bundle_that_was_asked_for_is_said_to
     )
     assert not (tmp_path / "bundle").exists()
     assert said.code in (1, 6)  # 6 where latencies are invalid: what was asked for is not there in either case
+    line = next(line for line in said.out.splitlines() if "deploykit pack" in line)
+    assert deploykit(*shlex.split(line)[1:]).code == 0  # as it is shown
+    assert (tmp_path / "bundle" / "manifest.json").is_file()
 
 
 @pytest.mark.slow
@@ -308,6 +312,10 @@ def test_invalid_latencies_that_are_allowed_leave_the_smallest_accurate_engine_t
 
     assert _deployment._to_pack(found, allow_invalid=True) is small
     assert _deployment._to_pack(found, allow_invalid=False) is None
+    assert "-o mine\n        or the same command again with --allow-invalid" in _deployment._unpacked(
+        found, ["-o", "mine"]
+    )
+    assert "--allow-invalid" not in _deployment._unpacked(within, ["-o", "mine"])
     assert _deployment._to_pack(within, allow_invalid=True) is None  # a budget of latency cannot be judged
 
 

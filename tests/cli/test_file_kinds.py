@@ -99,6 +99,16 @@ def test_the_command_that_is_named_takes_it(desk: Path, name: str, kind: str, ta
 
 
 @pytest.mark.slow
+def test_two_engines_are_compared_by_a_bench(desk: Path) -> None:
+    pair = (desk / "best-int8.onnx", desk / "bundle.zip")
+
+    said, mixed = deploykit("compare", *pair), deploykit("compare", pair[0], desk / "report.json")
+
+    assert f"deploykit inspect {pair[0]}, or their latencies: deploykit bench {pair[0]} {pair[1]}" in said.fix
+    assert "bench" not in mixed.fix
+
+
+@pytest.mark.slow
 def test_a_file_of_no_known_kind_keeps_the_message_of_who_read_it(desk: Path) -> None:
     (desk / "notes.txt").write_text("nothing")
 

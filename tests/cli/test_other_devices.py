@@ -168,7 +168,7 @@ def test_a_device_beside_itself_is_measured_once_and_told_as_alone(shop: Shop, b
     said = deploykit("bench", "--all", "--device", "edge", *beside, "--store", shop.store.root)
 
     assert (said.code, shop.measured) == (0, ["edge"])
-    assert said.out.startswith("engine ")
+    assert said.out.startswith("device  edge\n\nengine ")
 
 
 def test_a_device_that_is_lost_takes_nothing_from_the_others(shop: Shop) -> None:

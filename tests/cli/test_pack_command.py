@@ -33,6 +33,15 @@ def test_the_newest_engine_is_packed_and_verifies(kept: Store, tmp_path: Path) -
     assert deploykit("verify", tmp_path / "bundle.zip").code == 0
 
 
+def test_without_triton_a_bundle_holds_its_engine_once_and_verifies(kept: Store, tmp_path: Path) -> None:
+    said = deploykit("pack", "--store", kept.root, "-o", tmp_path / "bundle", "--no-triton")
+
+    assert said.code == 0, said.err
+    assert [file.name for file in (tmp_path / "bundle").rglob("*.onnx")] == ["model.onnx"]
+    assert "tritonserver" not in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert deploykit("verify", tmp_path / "bundle").code == 0
+
+
 def test_a_variant_is_chosen_by_name_and_one_that_is_not_there_is_said(kept: Store, tmp_path: Path) -> None:
     said = deploykit("pack", "--store", kept.root, "--variant", "fp32", "-o", tmp_path / "bundle", "--json")
     assert json.loads(said.out)["precision"] == "fp32"

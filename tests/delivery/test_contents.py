@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import struct
 import time
 import zipfile
@@ -81,6 +82,49 @@ def test_a_missing_a_longer_and_a_foreign_file_are_named(bundle: Path) -> None:
     assert "(and 2 more)" in refusal(bundle)
 
 
+def planted_environment(bundle: Path) -> None:
+    """Put a virtual environment with more files than a bundle may have into a bundle, and what Python leaves."""
+    packages = bundle / "env" / "lib" / "a" / "b" / "c" / "d"
+    packages.mkdir(parents=True)
+    (bundle / "env" / "pyvenv.cfg").write_text("home = /usr/bin")
+    (bundle / "env" / "python").symlink_to("/usr/bin/python3")
+    (bundle / "env" / "lib64").symlink_to("lib")
+    for n in range(contents.MAX_FILES):
+        (packages / f"{n}.py").touch()
+    (bundle / "cpp" / "build").mkdir()
+    (bundle / "cpp" / "build" / "classify").touch()
+
+
+def test_a_foreign_folder_is_one_fault_however_many_files_it_has(bundle: Path, tmp_path: Path) -> None:
+    planted_environment(bundle)
+
+    with contents.opened(bundle) as opened:
+        assert opened.faults == (
+            "cpp/build/: 1 file not of the bundle (delete the folder)",
+            "env/: a virtual environment of 1,003 files, not of the bundle (make it outside of this folder)",
+        )
+    shutil.rmtree(bundle / "env")
+    (bundle / "empty").mkdir()
+    for path in (bundle, zipped(bundle, tmp_path / "a.zip")):
+        with contents.opened(path) as opened:
+            assert opened.faults == ("cpp/build/: 1 file not of the bundle (delete the folder)",)
+
+
+def test_a_folder_of_a_name_that_python_imports_is_a_fault_though_it_looks_like_an_environment(bundle: Path) -> None:
+    (bundle / "predict").mkdir()
+    for name in ("pyvenv.cfg", "__init__.py"):
+        (bundle / "predict" / name).touch()
+
+    assert "predict/: a virtual environment of 2 files, not of the bundle" in refusal(bundle)
+
+
+def test_a_manifest_that_is_a_link_is_refused(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "manifest.json").rename(tmp_path / "manifest.json")
+    (bundle / "manifest.json").symlink_to(tmp_path / "manifest.json")
+
+    assert "'manifest.json' is a link" in refusal(bundle)
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "model.onnx", "nowhere"])
 def test_links_are_not_followed(bundle: Path, target: str) -> None:
     (bundle / "link").symlink_to(target)
@@ -157,10 +201,9 @@ def test_a_zip_with_a_vast_directory_is_refused_before_it_is_read(tmp_path: Path
     assert "65,535 members in 1,073,741,824 bytes, more than a bundle has" in refusal(path)
 
 
-def test_many_files_and_deep_folders_are_refused(bundle: Path) -> None:
-    deep = bundle / "/".join("abcdefgh")
-    deep.mkdir(parents=True)
-    (deep / "x").touch()
+def test_many_files_are_refused(bundle: Path) -> None:
+    for n in range(contents.MAX_FILES):
+        (bundle / f"{n}").touch()
     assert "more files or deeper folders than a bundle has" in refusal(bundle)
 
 

@@ -250,6 +250,22 @@ def test_modules_beside_the_programs_are_not_imported(bundle: Path) -> None:
 
 
 @pytest.mark.slow
+def test_foreign_folders_are_summed_up_by_the_bundles_own_verification(bundle: Path) -> None:
+    for name in ("env/lib/site.py", "env/pyvenv.cfg", "cpp/build/a.o", "cpp/build/CMakeFiles/b.o"):
+        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / name).touch()
+    (bundle / "env" / "python").symlink_to(sys.executable)
+
+    verified = subprocess.run([sys.executable, bundle / "verify.py"], capture_output=True, text=True)
+
+    assert verified.returncode == 1
+    assert verified.stdout.splitlines() == [
+        "FAILED  cpp/build/: 2 files that are not of the bundle",
+        "FAILED  env/: a virtual environment of 3 files, not of the bundle: make it outside of this folder",
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_the_bundles_own_verification_says_what_the_command_says(
     packed: Callable[..., Path], tmp_path: Path, engine: str

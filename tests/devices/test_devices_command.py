@@ -1,5 +1,6 @@
 """``deploykit devices`` and ``--device``, as a person types them, against a real SSH server."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import command_line
 import pytest
 from ssh_server import Server, descendants, until
+from stand_ins import PretendLink
 
 from deploy_kit.base.progress import ProgressEvent
 from deploy_kit.context import Context
@@ -59,6 +62,21 @@ def test_a_device_is_added_listed_probed_cleaned_and_removed(named: str, server:
     assert "board" not in deploykit("devices", "list").stdout
 
 
+def test_a_probe_says_once_how_numpy_comes_to_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orin = Device(name="orin", link="ssh", address="me@orin", accelerator="cuda:0")
+    connection = PretendLink(tmp_path, {})
+    monkeypatch.setattr(connection, "lacks", lambda package: "sudo apt-get install python3-numpy")
+    monkeypatch.setattr(links, "find_device", lambda name: orin)
+    monkeypatch.setattr(links, "connect_device", lambda device, bare: contextlib.nullcontext(connection))
+
+    said = command_line.deploykit("devices", "probe", "orin")
+
+    assert said.code == 0, said.err
+    assert said.out.count("apt-get") == 1
+    assert "-m venv ~/deploykit && ~/deploykit/bin/python3 -m pip install numpy" in said.out
+    assert "deploykit devices add orin ssh://me@orin --accelerator cuda:0 --python PATH --replace" in said.out
+
+
 def test_a_probe_is_a_record_too(named: str) -> None:
     there = json.loads(deploykit("devices", "probe", named, "--json").stdout)
 
@@ -92,11 +110,12 @@ def test_build_check_and_bench_work_there_one_after_the_other(
         ("check",),
         ("bench", "--rounds", "3", "--runs", "5", "--allow-invalid"),
     ):
-        said = deploykit(*step, "--device", named, "--json")
+        said = deploykit(*step, "--device", named)
 
         assert said.returncode == 0, said.stderr
+        assert re.search(r"^device +board$", said.stdout, re.M), said.stdout
 
-    measured = json.loads(said.stdout)
+    measured = json.loads(deploykit(*step, "--device", named, "--json").stdout)
     assert measured["measurements"][0]["label"] == "int8 · onnxruntime"
     assert [entry.name for entry in (server.cache / "sessions").iterdir()] == [".lock"]
 

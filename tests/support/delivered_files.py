@@ -10,10 +10,15 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 
-def delivered(line: "Line", name: str, engine: str, folder: Path) -> Path:
-    """Deliver one engine of the tiny line; return its main file."""
+def delivered(line: "Line", name: str, engine: str, folder: Path, *, images: str = "", digest: str = "") -> Path:
+    """Deliver one engine of the tiny line, checked on images of a name and a digest; return its main file."""
     built, checkpoint = line.built(name, engine), line.recipe.source.checkpoint
     origin = Origin(
-        checkpoint=checkpoint, checkpoint_sha256=sha256_of(Path(checkpoint)), accuracy="accepted", images="", n_images=1
+        checkpoint=checkpoint,
+        checkpoint_sha256=sha256_of(Path(checkpoint)),
+        accuracy="accepted",
+        images=images,
+        n_images=1,
+        images_sha256=digest,
     )
     return line.store.copy_out(built, folder / f"best-{name}{Path(built.path).suffix}", origin)

@@ -22,7 +22,8 @@ import importlib.metadata
 import json
 import re
 import runpy
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 UNLISTED = {"manifest.json", "bundle.sig"}
@@ -31,8 +32,11 @@ UNLISTED = {"manifest.json", "bundle.sig"}
 def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Name each file that is missing, differs from the manifest, or is not of the bundle."""
     listed = {file["path"]: file for file in manifest["files"]}
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    linked = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink())
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    found = {path.relative_to(folder).as_posix(): path for path in paths}
+    known = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
+    inside = {name: foreign_folder(name, known) for name in found}
+    linked = sorted(name for name, path in found.items() if path.is_symlink() and not inside[name])
     faults = [f"{name}: is a link" for name in linked]
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -43,7 +47,23 @@ def changed_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
             faults.append(f"{name}: missing")
         elif name not in linked and digest_of(found[name]) != file["sha256"]:
             faults.append(f"{name}: changed since it was packed")
-    return faults + [f"{name}: not of the bundle" for name in sorted(found.keys() - listed.keys() - UNLISTED)]
+    others = sorted(name for name in found.keys() - listed.keys() - UNLISTED if not inside[name])
+    counts = Counter(filter(None, inside.values()))
+    sums = [f"{name}/: {foreign(folder / name, n)}" for name, n in sorted(counts.items())]
+    return faults + [f"{name}: not of the bundle" for name in others] + sums
+
+
+def foreign_folder(name: str, known: set[str]) -> str:
+    """Return the outermost folder above a file that has nothing of the bundle; empty if all have."""
+    above = [parent.as_posix() for parent in PurePosixPath(name).parents]  # the innermost first
+    return next((parent for parent in reversed(above) if parent not in known), "")
+
+
+def foreign(folder: Path, n: int) -> str:
+    """Say what a foreign folder is; none is let pass, as Python can import from any folder beside predict.py."""
+    if (folder / "pyvenv.cfg").is_file():
+        return f"a virtual environment of {n:,} files, not of the bundle: make it outside of this folder"
+    return f"{n:,} files that are not of the bundle" if n > 1 else "1 file that is not of the bundle"
 
 
 def digest_of(path: Path) -> str:
