@@ -45,8 +45,8 @@ class Verdict:
         return Verdict(word="undecided", reasons=(*self.reasons, *more), limits=self.limits)
 
     def with_cause(self, cause: str) -> "Verdict":
-        """Return the verdict with what probably causes its reasons before them; one that has none needs no cause."""
-        if not cause or not self.reasons:
+        """Return an undecided verdict with what probably causes its doubts before them; a broken limit needs none."""
+        if not cause or self.word != "undecided":
             return self
         return Verdict(word=self.word, reasons=(cause, *self.reasons), limits=self.limits)
 
