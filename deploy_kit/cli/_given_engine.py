@@ -141,8 +141,8 @@ def _is_packed_beside(engine: Artifact, golden: Path) -> bool:
         return False
     listed = {file.path: file.sha256 for file in manifest.files}
     # A bundle's ONNX file may have names of classes that the engine which was packed had not.
-    engines = (manifest.engine.sha256, listed[manifest.engine.file])
-    return listed[manifest.golden.file] == sha256_of(golden) and engine.sha256 in engines
+    engines = (manifest.engine.sha256, listed.get(manifest.engine.file))
+    return listed.get(manifest.golden.file) == sha256_of(golden) and engine.sha256 in engines
 
 
 def _other_images(digest: str, engine: Artifact) -> list[str]:

@@ -160,7 +160,7 @@ def seeded(name: str, x: torch.Tensor, branches: float | None = None) -> nn.Modu
     """Build a network for inference, its statistics those of `x`.
 
     Args:
-        name: Of the library, and of the network in it.
+        name: Library and network, as `candidates` names them.
         x: (8, 3, H, W) float32.
         branches: Scale of those last BNs of residual branches that the library begins at 0; by default that of any BN.
     """

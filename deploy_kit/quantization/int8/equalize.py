@@ -111,7 +111,7 @@ def _maps(ranges: dict[ir.Value, ChannelRange], *, below: float) -> dict[ir.Valu
     for source, (low, high) in ranges.items():
         producer = source.producer()
         # A ReLU that is fused into its convolution clips at 0, so its result cannot be shifted; nor can a product's.
-        shifts = below > 0 and producer is not None and producer.op_type not in ("Relu", "LeakyRelu", "Mul")
+        shifts = below > 0 and producer is not None and producer.op_type not in ("Relu", "Mul")
         reach[source] = ((high - low) / 2, low) if shifts else (np.maximum(high, -low), None)
     floor = least(np.concatenate([r for r, _ in reach.values()]), _FLOOR)
     maps = {}
@@ -229,22 +229,11 @@ def _pads(node: ir.Node) -> bool:
 
 
 def maker(source: ir.Value) -> ir.Node | None:
-    """Return the node whose weights decide a source: behind a fused ReLU, or a leaky one, its convolution."""
+    """Return the node whose weights decide a source: behind a fused ReLU, its convolution."""
     producer = source.producer()
     if producer is not None and producer.op_type == "Relu":
         return grouping.fused_into(producer)
-    leaking = _leaking(source)
-    return producer if leaking is None else leaking.producer()
-
-
-def _leaking(source: ir.Value) -> ir.Value | None:
-    """Return the result of a convolution that a leaky ReLU, to which any scale above 0 is one, makes a source of."""
-    relu = source.producer()
-    result = relu.inputs[0] if relu is not None and relu.op_type == "LeakyRelu" else None
-    conv = result.producer() if result is not None else None
-    if result is None or conv is None or conv.op_type not in _LINEAR or grouping.only_reader(result) is not relu:
-        return None
-    return result
+    return producer
 
 
 def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) -> None:
@@ -270,7 +259,6 @@ def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) ->
                 _absorb_in_norm(model, node, by)
             elif node.op_type in _LINEAR:
                 absorb_in_conv(model, node, by)
-    maps |= {result: maps[source] for source in group.sources if (result := _leaking(source)) is not None}
     channel_affine.record_affines(
         model,
         {str(value.name): by for value, by in maps.items() if value not in group.values or not _joins(value, group)},

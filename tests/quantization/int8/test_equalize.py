@@ -198,11 +198,6 @@ def gated_part(sketch: Sketch) -> tuple[str, ...]:
     return (sketch.head(sketch.norm(sketch.concat(sketch.node("Mul", gates(sketch, c, 6), c), sketch.stem()))),)
 
 
-def leaky_part(sketch: Sketch) -> tuple[str, ...]:
-    leaky = sketch.node("LeakyRelu", sketch.stem(), alpha=0.1)
-    return (sketch.head(sketch.norm(sketch.concat(leaky, sketch.stem()))),)
-
-
 def squeezed(sketch: Sketch) -> tuple[str, ...]:
     block = sketch.block(sketch.stem())
     return (sketch.head(sketch.norm(block)), gates(sketch, block, 5))
@@ -216,7 +211,7 @@ def squeezed_and_padded(sketch: Sketch) -> tuple[str, ...]:
 CASES: tuple[Callable[[Sketch], tuple[str, ...]], ...] = (
     plain, mixed_signs, all_negative, rectified_part, moved_relu, average_between, padded_average, ceiled_average,
     plain_reader, padded_reader, grouped_maker, new_first, dead_channels, mostly_dead, no_bias,
-    enlarged, normed_part, bare_norm_part, gated_part, leaky_part, squeezed,
+    enlarged, normed_part, bare_norm_part, gated_part, squeezed,
     squeezed_and_padded,
 )  # fmt: skip
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -376,9 +371,7 @@ def test_reach_is_half_of_each_channels_range_before() -> None:
     np.testing.assert_allclose(row.reach, 1.1 * halves, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "case", [normed_part, bare_norm_part, gated_part, leaky_part, squeezed], ids=lambda case: case.__name__
-)
+@pytest.mark.parametrize("case", [normed_part, bare_norm_part, gated_part, squeezed], ids=lambda case: case.__name__)
 def test_no_group_with_a_concatenation_is_left_as_it_is(case: Callable[[Sketch], tuple[str, ...]]) -> None:
     sketch = Sketch()
 
