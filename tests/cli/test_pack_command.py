@@ -78,10 +78,13 @@ def test_what_the_images_leave_open_is_packed_only_knowingly(kept: Store, tmp_pa
 
     said = deploykit(*call)
     assert said.code == 6
-    assert "not packed: undecided: too few images to tell" in said.out
+    assert "not packed: undecided: the checkpoint itself is right on only 16.7 % of these images" in said.out
+    assert "; too few images to tell" in said.out
 
     assert deploykit(*call, "--allow-undecided").code == 0
-    assert "| accuracy | undecided: too few images to tell" in (tmp_path / "bundle" / "README.md").read_text()
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "| accuracy | undecided: the checkpoint itself is right on only 16.7 % of these images" in card
+    assert "; too few images to tell" in card
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,8 @@ def test_a_files_limit_on_the_drop_is_asked_for_and_judged(line: "Line", tmp_pat
     assert free.code == 0
     assert "no limit on the drop of accuracy is set: --max-drop 0.5pt sets one" in free.err
     assert limited.code == 6
-    assert "not packed: undecided: too few images to tell" in limited.out
+    assert "not packed: undecided: " in limited.out
+    assert "; too few images to tell" in limited.out
     assert not (tmp_path / "other").exists()
 
 
