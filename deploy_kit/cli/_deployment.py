@@ -22,7 +22,7 @@ from deploy_kit.records.engine_table import HEADINGS, NONE, cells, percentile, s
 from deploy_kit.records.measurements import Measurement, samples_for
 from deploy_kit.records.recommendation import Recommendation
 from deploy_kit.records.results import EngineRow, ParityReport, Report
-from deploy_kit.stages import deliver, pack
+from deploy_kit.stages import deliver, export, pack
 from deploy_kit.stages import report as report_stage
 from deploy_kit.store import Store
 
@@ -64,11 +64,13 @@ def run(
         The exit code.
 
     Raises:
-        InputError: A file that is to be written is not deploykit's to replace, and nothing was done; or deliveries of
-            another checkpoint or preprocessing would be left among this run's, and the checkpoint was exported only.
+        InputError: There is no checkpoint; or a file that is to be written is not deploykit's to replace; and nothing
+            was done. Or deliveries of another checkpoint or preprocessing would be left among this run's, and the
+            checkpoint was exported only.
         DeployKitError: As `pipeline.deploy`.
     """
     target = links.find_device(device)
+    export.require_checkpoint(recipe.source)
     if save_recipe is not None:
         _output_files.verify_recipe_file(save_recipe, recipe)
     _output_files.verify_report_folder(reports, recipe.source.checkpoint)

@@ -102,6 +102,7 @@ def bench(
         _steps,
         _tool_formats,
     )
+    from deploy_kit.devices import links
     from deploy_kit.recipe import overrides
     from deploy_kit.stages import bench as stage
 
@@ -152,7 +153,7 @@ def bench(
         others = _other_devices.find_devices(step.device, beside or ())
         measured, reused = stage.run(engines, table, run.target, fresh=fresh)
         if reused:
-            place = "this machine" if step.device == "local" else repr(step.device)
+            place = "this machine" if step.device == links.LOCAL.name else repr(step.device)
             console.say(f"already measured on {place}; measure again with --fresh")
         elsewhere, errors = _other_devices.measure(run, console, others, engines, table, fresh=fresh)
         benches = {step.device: measured, **elsewhere}
@@ -165,7 +166,7 @@ def bench(
         for note in filter(None, (m.starved for one in benches.values() for m in one.measurements)):
             console.say(f"note: {note}")
         # Where there are several devices, the table has a column of them.
-        texts = [f"device  {step.device}"] if step.device != "local" and not elsewhere else []
+        texts = [f"device  {step.device}"] if step.device != links.LOCAL.name and not elsewhere else []
         texts += [_bench_tables.latencies(rows, table), *([_bench_tables.comparison(compared)] if compared else [])]
         texts += _other_devices.details(rows)
         console.result(_bench_outcome.record(measured, compared, elsewhere), "\n\n".join(texts))

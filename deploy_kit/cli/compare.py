@@ -45,6 +45,8 @@ def compare(
             with _file_kinds.named(path, "compare", "the record of a bench or a report", rather=rather):
                 runs.append(stage.read_run(path))
         (old, old_rows), (new, new_rows) = runs
+        if old == new:
+            console.say(f"{baseline} and {candidate} hold the same measurements: a run is compared with itself")
         compared = stage.compare_runs(old, new, allow=allowed)
         if html is not None:
             drawn = (

@@ -71,6 +71,7 @@ def desk(line: "Line", tmp_path_factory: pytest.TempPathFactory) -> Path:
     strict = {"images": data["check"]["images"], "limits": {"int8": {"min_sqnr_db": 500}}}
     write_recipe(folder / "strict.yaml", data | {"check": strict})
     write_recipe(folder / "uncalibrated.yaml", data | {"quantize": {"variants": data["quantize"]["variants"]}})
+    write_recipe(folder / "gone.yaml", data | {"source": {"checkpoint": "gone.safetensors"}})
     (folder / "colon.yaml").write_text("name: a: b\n")
     return folder
 
@@ -127,6 +128,9 @@ CASES = {
         lambda d, s: ["run", d / "key.yaml"], 2, r"recipe\.bench: unknown key 'round'", "did you mean 'rounds'"
     ),
     "a recipe that is no YAML": Case(lambda d, s: ["run", d / "colon.yaml"], 2, r"colon\.yaml: not YAML", ""),
+    "a recipe whose checkpoint is not here": Case(
+        lambda d, s: ["run", d / "gone.yaml"], 2, r"^error: gone\.safetensors: no such file", ""
+    ),
     "a missing recipe": Case(lambda d, s: ["run", d / "demos.yaml"], 2, "no such recipe", "did you mean 'demo'"),
     "an unknown bundled recipe": Case(lambda d, s: ["run", "demoo"], 2, "no file 'demoo'", "did you mean 'demo'"),
     "an unknown engine": Case(

@@ -69,10 +69,20 @@ def legend(report: Report) -> str:
         baselines
     )
     return (
-        f"Checked on {report.answers.n} images ({report.answers.images}). {own}"
-        f"{_measures(report)} {against}"
+        f"Checked on {report.answers.n:,} images ({report.answers.images}). {own}"
+        f"{_sampled(report)}{_measures(report)} {against}"
         f"{NONE} means not measured; p99 is given from 1,000 samples on."
     )
+
+
+def _sampled(report: Report) -> str:
+    """Name the engines that computed a part of the images, whose other classes follow from it."""
+    parts = [
+        f"{row.label} computed {row.parity.sample.n:,} of them"
+        for row in report.rows
+        if isinstance(row.parity, ParityReport) and row.parity.sample
+    ]
+    return f"{', '.join(parts)}: the other classes follow from these (see Check). " if parts else ""
 
 
 def _measures(report: Report) -> str:

@@ -95,6 +95,16 @@ def test_compare_writes_the_page_of_a_report_and_a_bench(tmp_path: Path) -> None
     assert len(Page((tmp_path / "both.html").read_text()).marks("ratios")) == len(ENGINES)
 
 
+def test_a_run_that_is_compared_with_itself_is_said_to_be(tmp_path: Path) -> None:
+    record = report.run(page_report(), tmp_path).with_suffix(".json")
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(record.read_bytes())
+
+    said = deploykit("compare", record, copy)
+
+    assert (said.code, f"{record} and {copy} hold the same measurements" in said.err) == (0, True), said.err
+
+
 @pytest.mark.parametrize("name", ["notes.html", "folder", "missing/page.html"])
 def test_compare_replaces_nothing_that_is_not_its_own(tmp_path: Path, name: str) -> None:
     report.run(page_report(), tmp_path)

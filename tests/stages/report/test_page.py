@@ -19,6 +19,7 @@ from deploy_kit.measure import latency
 from deploy_kit.records import codec, first_page
 from deploy_kit.records.engine_table import HEADINGS, cells
 from deploy_kit.records.measurements import Measurement
+from deploy_kit.records.parity import Sample
 from deploy_kit.records.results import EngineRow, ParityReport, Report
 from deploy_kit.stages import report as stage
 from deploy_kit.stages.report import page
@@ -253,6 +254,18 @@ def test_the_first_page_answers_a_reviewer() -> None:
     assert "Speed-up is against fp32 · " in text
     for value in (*facts.values(), *(line[3] for line in first_page.files(whole))):
         assert value in text
+
+
+def test_images_that_were_not_computed_are_told_beside_the_engines() -> None:
+    whole = page_report()
+    parity = whole.rows[0].parity
+    assert isinstance(parity, ParityReport)
+    sampled = dataclasses.replace(parity, sample=Sample(n=187, deviation=1e-5, margin=0.02))
+    rows = (dataclasses.replace(whole.rows[0], parity=sampled), *whole.rows[1:])
+    said = f"{whole.rows[0].label} computed 187 of them: the other classes follow from these (see Check)."
+
+    assert said in "".join(drawn(dataclasses.replace(whole, rows=rows)).texts)
+    assert "the other classes follow" not in "".join(drawn(whole).texts)
 
 
 @pytest.mark.parametrize(
