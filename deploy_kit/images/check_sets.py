@@ -27,15 +27,16 @@ class Copies:
         """Why no interval over these images holds, in at most one sentence: it takes each for another image."""
         if self.n < _DOUBTFUL * self.of:
             return ()
-        return (f"{self._said}: {self.of - self.n:,} images tell no more however often they are repeated",)
+        return (f"{self.words}: {self.of - self.n:,} images tell no more however often they are repeated",)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader must know of a few of them, in at most one sentence."""
-        return (self._said,) if _REMARKABLE * self.of <= self.n < _DOUBTFUL * self.of else ()
+        return (self.words,) if _REMARKABLE * self.of <= self.n < _DOUBTFUL * self.of else ()
 
     @property
-    def _said(self) -> str:
+    def words(self) -> str:
+        """How many there are, in one sentence."""
         return f"{self.n:,} of {self.of:,} images are copies of others, pixel for pixel"
 
 

@@ -191,7 +191,17 @@ def test_copies_are_a_warning_with_their_number():
 
     finding = found(pixels)["duplicates"]
 
-    assert (finding.severity, finding.text) == ("warn", "3 of 20 images are copies of others, byte for byte")
+    assert (finding.severity, finding.text) == ("warn", "3 of 20 images are copies of others, pixel for pixel")
+
+
+def test_files_of_other_bytes_are_copies_where_their_pixels_are_equal(tmp_path):
+    for number, pixels in enumerate(texture(19)):
+        Image.fromarray(pixels).save(tmp_path / f"{number:02}.png")
+    Image.open(tmp_path / "00.png").save(tmp_path / "again.bmp")
+
+    findings = calibration_checks.examine(images.open_set(str(tmp_path), FASHION), FASHION)
+
+    assert [one.text for one in findings] == ["1 of 20 images are copies of others, pixel for pixel"]
 
 
 def test_half_of_copies_is_refused():

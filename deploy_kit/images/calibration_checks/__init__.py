@@ -1,6 +1,6 @@
 """Checks of calibration images: noise, constants, copies, wrong units, images shared with a check set.
 
-They read the hashes of all images and the pixels of a bounded, evenly spread sample, and say nothing about accuracy.
+They hash the pixels of all images, read those of a bounded, evenly spread sample, and say nothing about accuracy.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from deploy_kit.base.errors import InputError
-from deploy_kit.images import ImageSet
+from deploy_kit.images import ImageSet, check_sets
 from deploy_kit.images.calibration_checks import near_duplicates, noise
 from deploy_kit.images.calibration_checks.pixels import over, spread
 from deploy_kit.records.artifacts import Preprocess
@@ -152,13 +152,13 @@ def _noise(looks: tuple[_Look, ...]) -> CalibrationFinding | None:
 
 
 def _duplicates(image_set: ImageSet) -> CalibrationFinding | None:
-    copies = image_set.n - len(set(image_set.hashes))
-    if not copies:
+    copies = check_sets.copies(image_set)
+    if not copies.n:
         return None
     return CalibrationFinding(
         code="duplicates",
-        severity="refuse" if 2 * copies >= image_set.n else "warn",
-        text=f"{copies} of {image_set.n} images are copies of others, byte for byte",
+        severity="refuse" if 2 * copies.n >= copies.of else "warn",
+        text=copies.words,
         cure="leave the copies out",
     )
 
