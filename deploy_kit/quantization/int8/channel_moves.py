@@ -59,6 +59,18 @@ def origins(node: ir.Node) -> np.ndarray | None:
     return every.reshape(-1, 1)
 
 
+def places(node: ir.Node, value: ir.Value) -> list[int]:
+    """Return where the channels of a value begin among those of all inputs of a mover, once for each time it reads it.
+
+    Args:
+        node: A node for which `origins` are known.
+        value: One of its inputs.
+    """
+    inputs = _floats(node)
+    begins = np.cumsum([0, *(entry.shape[1] for entry in inputs[:-1] if entry.shape is not None)])
+    return [int(begin) for begin, entry in zip(begins, inputs, strict=True) if entry is value]
+
+
 def tied(value: ir.Value) -> np.ndarray | None:
     """Return (K, n) channels of a value that must be scaled alike, as a DepthToSpace that alone reads it joins them."""
     readers = value.consumers()

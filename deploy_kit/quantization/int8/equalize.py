@@ -30,14 +30,13 @@ import onnx_ir as ir
 from deploy_kit.graph import channel_affine, edit
 from deploy_kit.graph.channel_affine import Affine
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
-from deploy_kit.quantization.int8 import channel_moves
+from deploy_kit.quantization.int8 import channel_moves, equalizable
 from deploy_kit.quantization.int8 import scale_groups as grouping
+from deploy_kit.quantization.int8.equalizable import LINEAR, Freedom, depthwise, gate, maker, pooled
 from deploy_kit.quantization.int8.range_selection import ChannelRange
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup, ScaleGroups
 from deploy_kit.quantization.ranges import Channels
 
-_LINEAR = ("Conv", "ConvTranspose")
-_SCALABLE = ("BatchNormalization", "ConvTranspose")  # whatever their groups
 _FLOOR = 1e-3  # of the median reach: a channel that is (nearly) dead is not scaled up, or it would be noise
 
 
@@ -80,12 +79,14 @@ def equalize_channels(
     """
     rows = []
     for group in groups.all:
-        refused = refusal(group, groups)
+        found = equalizable.freedom(group, groups)
         ranges = {source: spans[source] for source in group.sources if source in spans}
-        if not refused:
-            padded = not shifts(group, groups)
-            maps = _maps(ranges, below=0.0 if padded else 0.5 if signed else 128 / 255)
-            if padded and not group.concats:
+        if found.any:
+            ends = {source: spans.get(source, (seen[source].low, seen[source].high)) for source in group.sources}
+            shifted = equalizable.may_shift(group, found)
+            window = _window(ends, found, signed=signed, shifted=shifted)
+            maps = _maps(ends, found, window, shifted=shifted)
+            if not (shifted or group.concats):
                 maps = {value: _partly(entry) for value, entry in maps.items()}
             rewrite(model, group, maps)
             for value, by in maps.items():
@@ -98,27 +99,73 @@ def equalize_channels(
                     spans[value] = by.inverse(low), by.inverse(high)
         if group.concats:
             reach = np.concatenate([np.empty(0), *((high - low) / 2 for low, high in ranges.values())])
-            rows.append(EqualizedGroup(group=group, reach=reach, refused=refused))
+            rows.append(EqualizedGroup(group=group, reach=reach, refused=_left(found, group)))
     return tuple(rows)
 
 
-def _maps(ranges: dict[ir.Value, ChannelRange], *, below: float) -> dict[ir.Value, Affine]:
-    """Choose r and m for each source, with a share `below` of the range below 0; 0 for channels that must not shift.
+def _left(found: Freedom, group: ScaleGroup) -> str:
+    """Say what was not scaled, and why."""
+    if not (found.refused and found.any):
+        return found.refused
+    free = np.concatenate([found.channels[source] for source in group.sources])
+    return f"{int((~free).sum())} of {len(free)} channels, as {found.refused}"
+
+
+def _window(ends: dict[ir.Value, ChannelRange], found: Freedom, *, signed: bool, shifted: bool) -> tuple[float, float]:
+    """Return the range to bring channels to: that of those which cannot be scaled, else one of length 2.
+
+    Args:
+        ends: Lowest and highest value per channel of each source.
+        found: The channels that can be scaled.
+        signed: As in `equalize_channels`.
+        shifted: Whether channels may be shifted.
+    """
+    fixed = [(low[~found.channels[v]], high[~found.channels[v]]) for v, (low, high) in ends.items()]
+    low = min((float(a.min()) for a, _ in fixed if len(a)), default=0.0)
+    high = max((float(b.max()) for _, b in fixed if len(b)), default=0.0)
+    if signed:
+        low, high = min(low, -high), max(high, -low)
+    if high > low:
+        return low, high
+    below = 128 / 255 if shifted and not signed else 0.5
+    return -2 * below, 2 - 2 * below
+
+
+def _maps(
+    ranges: dict[ir.Value, ChannelRange], found: Freedom, window: tuple[float, float], *, shifted: bool
+) -> dict[ir.Value, Affine]:
+    """Choose r and m for each source; r = 1 and m = 0 for channels that cannot be scaled.
 
     Channels far below the group's median stay small.
+
+    Args:
+        ranges: Lowest and highest value per channel of each source.
+        found: The channels that can be scaled.
+        window: Range to bring them to.
+        shifted: Whether channels may be shifted.
     """
-    reach: dict[ir.Value, tuple[np.ndarray, np.ndarray | None]] = {}
+    factors: dict[ir.Value, tuple[np.ndarray, bool]] = {}
     for source, (low, high) in ranges.items():
         producer = source.producer()
         # A ReLU that is fused into its convolution clips at 0, so its result cannot be shifted; nor can a product's.
-        shifts = below > 0 and producer is not None and producer.op_type not in ("Relu", "Mul")
-        reach[source] = ((high - low) / 2, low) if shifts else (np.maximum(high, -low), None)
-    floor = least(np.concatenate([r for r, _ in reach.values()]), _FLOOR)
+        moves = shifted and producer is not None and producer.op_type not in ("Relu", "Mul")
+        factors[source] = (high - low) / (window[1] - window[0]) if moves else _into(window, low, high), moves
+    floor = least(np.concatenate([r[found.channels[source]] for source, (r, _) in factors.items()]), _FLOOR)
     maps = {}
-    for source, (r, begin) in reach.items():
-        wide = np.maximum(r, floor)
-        maps[source] = Affine(r=wide, m=np.zeros_like(wide) if begin is None else begin + 2 * below * wide)
+    for source, (r, moves) in factors.items():
+        free, wide = found.channels[source], np.maximum(r, floor)
+        m = ranges[source][0] - wide * window[0] if moves else np.zeros_like(wide)
+        maps[source] = Affine(r=np.where(free, wide, 1.0), m=np.where(free, m, 0.0))
     return maps
+
+
+def _into(window: tuple[float, float], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the least factors r (C,) for which low/r and high/r lie in a window; beyond 0 alone, as long as it is."""
+    bottom, top = window
+    length = (high - low) / (top - bottom)
+    above = high / top if top > 0 else np.where(high > 0, length, 0.0)
+    below = low / bottom if bottom < 0 else np.where(low < 0, length, 0.0)
+    return np.maximum(np.maximum(above, below), 0.0)
 
 
 def _partly(by: Affine) -> Affine:
@@ -143,105 +190,13 @@ def _moved(seen: Channels, by: Affine) -> Channels:
     )
 
 
-def shifts(group: ScaleGroup, groups: ScaleGroups) -> bool:
-    """Return whether a group is scaled and its channels may be shifted, too.
-
-    Shifted, a channel's 0 is no longer 0, and padding is: a group with a reader that pads is scaled alone.
-    """
-    means = [pool.outputs[0] for value in group.values for pool in _pooled(value)]
-    return not refusal(group, groups) and not any(
-        _pads(node) for v in (*group.values, *means) for node in v.consumers()
-    )
-
-
-def refusal(group: ScaleGroup, groups: ScaleGroups) -> str:
-    """Return why a group cannot be scaled; empty if it can."""
-    for source in group.sources:
-        producer = maker(source)
-        if producer is None or not _scales(producer, group):
-            return f"{producer.op_type if producer else 'the input'} makes a part of it, not a convolution"
-    for value in group.values:
-        if value.is_graph_output():
-            return "a part of it is an output"
-        for node in value.consumers():
-            if groups.of.get(node.outputs[0]) is group and grouping.shares_grid(node):
-                if channel_moves.origins(node) is None:
-                    return f"{node.op_type} moves its channels"
-                if node.op_type == "DepthToSpace" and (value not in group.sources or channel_moves.tied(value) is None):
-                    return "DepthToSpace joins channels that others read, too"
-                continue
-            if not (_absorbs(node) or (group.concats and _mean_is_absorbed(node))):
-                return f"{node.op_type} reads it and cannot take the inverse scale"
-    return ""
-
-
-def _absorbs(node: ir.Node) -> bool:
-    """Return whether a reader's parameters can take the inverse scale of its input."""
-    plain = node.op_type == "Conv" and (node.attributes.get_int("group", 1) == 1 or _depthwise(node))
-    return (plain or node.op_type in _SCALABLE) and grouping.quantizable(node)
-
-
-def _mean_is_absorbed(node: ir.Node) -> bool:
-    """Return whether a node is a mean over pixels that nothing but such readers reads."""
-    mean = node.outputs[0]
-    return node.op_type == "GlobalAveragePool" and not mean.is_graph_output() and all(map(_absorbs, mean.consumers()))
-
-
-def _pooled(value: ir.Value) -> list[ir.Node]:
-    """List the global average pools that read a value."""
-    return [node for node in value.consumers() if node.op_type == "GlobalAveragePool"]
-
-
-def _scales(maker: ir.Node, group: ScaleGroup) -> bool:
-    """Return whether a node's parameters, or its gates, can scale each channel of its result."""
-    if maker.op_type == "Mul":
-        return bool(group.concats) and gate(maker) is not None
-    # A BN that nothing is concatenated with has a grid of its own, and writers shift it with its ReLU (`saturate`).
-    makers = (*_LINEAR, *(["BatchNormalization"] if group.concats else []))
-    return maker.op_type in makers and grouping.quantizable(maker)
-
-
-def gate(product: ir.Node) -> int | None:
-    """Return which input of a product has one number for each channel of the other, as squeeze-and-excitation has."""
-    whole = product.outputs[0].shape
-    if whole is None or len(whole) < 3 or not all(isinstance(side, int) for side in whole[1:]):
-        return None
-    small = [1] * (len(whole) - 2)
-    for index, value in enumerate(product.inputs):
-        shape = value.shape if value is not None else None
-        if shape is not None and len(shape) == len(whole) and list(shape[1:]) == [whole[1], *small]:
-            return index
-    return None
-
-
-def _depthwise(conv: ir.Node) -> bool:
-    """Return whether each channel of a convolution's result comes from the same channel of its input alone."""
-    shape = edit.array(conv.inputs[1]).shape
-    return bool(shape[1] == 1 and conv.attributes.get_int("group", 1) == shape[0])
-
-
-def _pads(node: ir.Node) -> bool:
-    """Return whether a node reads zeros beside its input, which the shifted values would not be.
-
-    A transposed convolution reads them between the pixels.
-    """
-    return node.op_type == "ConvTranspose" or (node.op_type in ("Conv", "AveragePool") and edit.pads(node))
-
-
-def maker(source: ir.Value) -> ir.Node | None:
-    """Return the node whose weights decide a source: behind a fused ReLU, its convolution."""
-    producer = source.producer()
-    if producer is not None and producer.op_type == "Relu":
-        return grouping.fused_into(producer)
-    return producer
-
-
 def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) -> None:
     """Rewrite the nodes of a group and around it; completes `maps` for all values that it scales, and records them."""
     for source in group.sources:
-        node = maker(source)
-        assert node is not None
-        divide_rows(model, node, maps[source])
+        if _changes(maps[source]):
+            node = maker(source)
+            assert node is not None
+            divide_rows(model, node, maps[source])
     for value in group.values:
         producer = value.producer()
         if value not in maps:
@@ -252,17 +207,21 @@ def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) ->
             r, m = np.concatenate([p.r for p in parts]), np.concatenate([p.m for p in parts])
             maps[value] = Affine(r=r[origins[:, 0]], m=m[origins[:, 0]])
             _shift_bound(model, producer, maps[value])
-    maps |= {pool.outputs[0]: maps[value] for value in group.values for pool in _pooled(value)}
+    maps |= {pool.outputs[0]: maps[value] for value in group.values for pool in pooled(value)}
     for value, by in maps.items():
-        for node in value.consumers():
+        for node in value.consumers() if _changes(by) else ():
             if node.op_type == "BatchNormalization":
                 _absorb_in_norm(model, node, by)
-            elif node.op_type in _LINEAR:
+            elif node.op_type in LINEAR:
                 absorb_in_conv(model, node, by)
     channel_affine.record_affines(
         model,
         {str(value.name): by for value, by in maps.items() if value not in group.values or not _joins(value, group)},
     )
+
+
+def _changes(by: Affine) -> bool:
+    return bool((by.r != 1).any() or by.m.any())
 
 
 def _joins(value: ir.Value, group: ScaleGroup) -> bool:
@@ -335,7 +294,7 @@ def _divide_gates(model: ir.Model, product: ir.Node, by: Affine) -> None:
 def absorb_in_conv(model: ir.Model, conv: ir.Node, by: Affine) -> None:
     """Let a convolution take the scaled input: weights times r, bias plus Σ W·m."""
     weight = edit.array(conv.inputs[1])
-    first = conv.op_type == "ConvTranspose" or _depthwise(conv)
+    first = conv.op_type == "ConvTranspose" or depthwise(conv)
     row = (-1, 1, *[1] * (weight.ndim - 2)) if first else (1, -1, *[1] * (weight.ndim - 2))
     replace(model, conv, 1, weight * by.r.reshape(row))
     if conv.op_type == "Conv":  # in front of a transposed one nothing is shifted

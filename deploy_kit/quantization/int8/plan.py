@@ -21,6 +21,7 @@ from deploy_kit.quantization.int8 import (
     average_pools,
     channel_moves,
     effective_range,
+    equalizable,
     equalize,
     observation,
     pixel_grid,
@@ -31,6 +32,7 @@ from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.channel_moments import Moments, exact, together
 from deploy_kit.quantization.int8.effective_range import Interval
+from deploy_kit.quantization.int8.equalizable import Freedom
 from deploy_kit.quantization.int8.grids import Grid, asymmetric_grid, symmetric_grid
 from deploy_kit.quantization.int8.observation import CalibrationContext, ImageStream, Observed
 from deploy_kit.quantization.int8.pixel_grid import PixelGrid
@@ -179,8 +181,9 @@ def make_plan(
     clipped = [v for g in groups.all for v in g.values if _made_by(v, "Max", "Min", "Relu") and v not in sources]
     needed = effective_range.intervals(model, groups)
     targets = {
-        v: _target(v, group, groups, needed.get(v), choices)
+        v: _target(v, found, needed.get(v), choices)
         for group in groups.all
+        for found in (equalizable.freedom(group, groups),)
         for v in group.sources
         if v.producer() and (pixels is None or v is not pixels.value)
     }
@@ -261,13 +264,11 @@ def _names(values: list[ir.Value]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_name(value) for value in values))
 
 
-def _target(
-    value: ir.Value, group: ScaleGroup, groups: ScaleGroups, interval: Interval | None, choices: Int8Choices
-) -> RangeTarget:
+def _target(value: ir.Value, found: Freedom, interval: Interval | None, choices: Int8Choices) -> RangeTarget:
     """Describe how the range of an activation is chosen: by channel where a writer scales its channels one by one."""
     producer = value.producer()
     assert producer is not None
-    equalized = choices.equalized and not equalize.refusal(group, groups)
+    equalized = choices.equalized and found.of(value)
     # `saturate` scales the channels of a BN + ReLU one by one.
     fused = grouping.fused_into(producer) if choices.signed and producer.op_type == "Relu" else None
     saturates = fused is not None and fused.op_type == "BatchNormalization"

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from deploy_kit.graph import edit
 from deploy_kit.graph.channel_affine import Affine
-from deploy_kit.quantization.int8 import equalize
+from deploy_kit.quantization.int8 import equalizable, equalize
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.plan import Int8Plan
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup
@@ -34,11 +34,11 @@ def equalize_rows(plan: Int8Plan, convolutions: frozenset[ir.Node], *, but_conca
     """
     done = set[ir.Node]()
     for group in dict.fromkeys(group for conv in plan.model.graph if (group := _written(conv, convolutions, plan))):
-        if (but_concats and group.concats) or equalize.refusal(group, plan.groups):
+        if (but_concats and group.concats) or equalizable.refusal(group, plan.groups):
             continue
         maps = {}
         for value in group.sources:
-            conv = equalize.maker(value)
+            conv = equalizable.maker(value)
             assert conv is not None
             # The group is rewritten as a whole: parts that other convolutions make keep their scale.
             r = _gains(edit.array(conv.inputs[1])) if conv in convolutions else np.ones(plan.seen[value].low.shape)

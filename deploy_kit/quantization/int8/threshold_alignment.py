@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.graph import edit
-from deploy_kit.quantization.int8 import equalize
+from deploy_kit.quantization.int8 import equalizable
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.channel_moments import normal
 from deploy_kit.quantization.int8.effective_range import channels
@@ -53,7 +53,7 @@ def align_spans(groups: ScaleGroups, seen: Mapping[ir.Value, Channels], spans: d
     """Align the ranges of all sources whose channels equalization will scale and shift one by one, in place."""
     stds = {value: channels.std for value, channels in seen.items()}
     for group in groups.all:
-        if not equalize.shifts(group, groups):
+        if not equalizable.shifts(group, groups):
             continue
         for source in group.sources:
             spans[source] = aligned(spans[source], seen[source], bounds_of(source, stds))

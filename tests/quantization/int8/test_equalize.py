@@ -11,7 +11,7 @@ from dense_graphs import Sketch, batches, found, planned, run
 
 from deploy_kit.accuracy import metrics
 from deploy_kit.graph import edit, onnx_file, passes
-from deploy_kit.quantization.int8 import equalize, range_selection
+from deploy_kit.quantization.int8 import equalizable, equalize, range_selection
 from deploy_kit.quantization.int8.effective_range import Interval
 from deploy_kit.quantization.int8.equalize import EqualizedGroup
 from deploy_kit.quantization.ranges import Channels, observe_activations
@@ -389,14 +389,6 @@ def refused(sketch: Sketch, *outputs: str) -> EqualizedGroup:
     return found.rows[0]
 
 
-def test_part_that_is_the_input_is_refused() -> None:
-    sketch = Sketch()
-
-    row = refused(sketch, sketch.head(sketch.norm(sketch.concat(sketch.stem(), "x"))))
-
-    assert row.refused == "the input makes a part of it, not a convolution"
-
-
 def test_input_alone_concatenated_with_itself_is_refused() -> None:
     sketch = Sketch()
 
@@ -406,13 +398,85 @@ def test_input_alone_concatenated_with_itself_is_refused() -> None:
     assert row.reach.shape == (0,)
 
 
-def test_part_that_is_a_sum_is_refused() -> None:
-    sketch = Sketch()
+def beside_the_input(sketch: Sketch) -> tuple[str, ...]:
+    return (sketch.head(sketch.norm(sketch.concat(small(sketch), "x"))),)
+
+
+def beside_a_sum(sketch: Sketch) -> tuple[str, ...]:
     total = sketch.node("Add", sketch.stem(), sketch.stem())
+    return (sketch.head(sketch.norm(sketch.concat(total, small(sketch)))),)
 
-    row = refused(sketch, sketch.head(sketch.norm(sketch.concat(total, sketch.stem()))))
 
-    assert row.refused == "Add makes a part of it, not a convolution"
+def beside_a_sum_that_is_rectified(sketch: Sketch) -> tuple[str, ...]:
+    total = sketch.node("Relu", sketch.node("Add", sketch.stem(), sketch.stem()))
+    return (sketch.head(sketch.conv(sketch.concat(total, small(sketch)), 6, kernel=3, pad=1)),)
+
+
+def sliced_into_a_sum(sketch: Sketch) -> tuple[str, ...]:
+    """Some channels of one result are added to, and the others concatenated, as in a dual path network."""
+    made = small(sketch, 10)
+    added, joined = cut(sketch, made, 0, 6), cut(sketch, made, 6, 10)
+    total = sketch.node("Add", added, sketch.stem())
+    return (sketch.head(sketch.norm(sketch.concat(total, joined))),)
+
+
+def cut(sketch: Sketch, x: str, begin: int, end: int) -> str:
+    """Take some channels."""
+    names = []
+    for number in (begin, end, 1):
+        names.append(f"{x}cut{begin}to{len(names)}")
+        sketch.weights[names[-1]] = np.array([number], np.int64)
+    return sketch.node("Slice", x, *names, channels=end - begin)
+
+
+def small(sketch: Sketch, n: int = 6) -> str:
+    """Make channels whose ranges are a few thousandths of their neighbours'."""
+    return sketch.conv(sketch.norm(sketch.stem()), n, gain=1e-3)
+
+
+PARTLY = (beside_the_input, beside_a_sum, beside_a_sum_that_is_rectified, sliced_into_a_sum)
+
+
+@either_form
+@pytest.mark.parametrize("case", PARTLY, ids=lambda case: case.__name__)
+def test_channels_beside_others_that_cannot_be_scaled_are_brought_to_their_range(
+    case: Callable[[Sketch], tuple[str, ...]], names: tuple[str, ...]
+) -> None:
+    sketch = Sketch(pixels=(9, 9))
+
+    made = equalized(sketch, *case(sketch), names=names)
+
+    assert made.difference < EXACT
+    groups, _ = found(made.model)
+    group = next(one for one in groups.all if one.concats)
+    ends = {v: (made.seen[v].low, made.seen[v].high) for v in group.sources}
+    free = equalizable.freedom(group, groups).channels
+    scaled = np.concatenate([(high - low)[free[v]] for v, (low, high) in ends.items()])
+    fixed = np.concatenate([np.stack([low, high])[:, ~free[v]] for v, (low, high) in ends.items()], axis=1)
+    assert scaled.size and fixed.size
+    # Without a shift the longer side of a channel reaches the end of the range.
+    assert np.median(scaled) > 0.4 * (fixed.max() - fixed.min())
+
+
+def test_what_is_left_is_counted_and_named() -> None:
+    sketch = Sketch()
+
+    row = refused(sketch, *beside_a_sum(sketch))
+
+    assert row.refused == "6 of 12 channels, as Add makes a part of it, not a convolution"
+
+
+def test_a_channel_that_a_sum_reads_is_not_free_and_its_neighbour_is() -> None:
+    sketch = Sketch()
+    model = sketch.model(*sliced_into_a_sum(sketch))
+    groups, _ = found(model)
+    group = next(one for one in groups.all if one.concats)
+
+    free = equalizable.freedom(group, groups)
+
+    made = next(value for value in group.sources if free.of(value))
+    assert free.channels[made].tolist() == [False] * 6 + [True] * 4
+    assert free.refused == "Add makes a part of it, not a convolution"
 
 
 @pytest.mark.parametrize("reader", ["Add", "GlobalAveragePool", "Sigmoid"])
