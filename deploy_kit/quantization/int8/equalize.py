@@ -15,8 +15,10 @@ and maps behind a ReLU would use half of the grid. m puts the low end on an inte
 bound of their readers (`effective_range`), which is then exact. A uint8 grid from -1 to 1 has 127.5 steps below 0, and
 every such bound would be off by half a step.
 
-Between two convolutions that are scaled by nothing but a ReLU's zero, full equalization moves the unequal ranges into
-the weights of the second, so ranges are scaled by the square roots of what would make them equal, as in the source.
+Where something else makes or reads some of a group's channels (a sum, a Split, the input), these stay, and the others
+are brought to their range. How far, and how far where no BN takes the inverse, `equalization_strength` chooses by the
+noise that readers would have; between two convolutions that nothing is concatenated with, ranges are scaled by the
+square roots of what would make them equal, as in the source.
 
 Source of the idea: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019;
 here the ranges are observed, and the BN that cannot be folded absorbs the inverse for free.
@@ -30,7 +32,7 @@ import onnx_ir as ir
 from deploy_kit.graph import channel_affine, edit
 from deploy_kit.graph.channel_affine import Affine
 from deploy_kit.graph.passes.batchnorm_to_max import NEVER
-from deploy_kit.quantization.int8 import channel_moves, equalizable
+from deploy_kit.quantization.int8 import channel_moves, equalizable, equalization_strength
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.equalizable import LINEAR, Freedom, depthwise, gate, maker, pooled
 from deploy_kit.quantization.int8.range_selection import ChannelRange
@@ -63,6 +65,7 @@ def equalize_channels(
     spans: dict[ir.Value, ChannelRange],
     *,
     signed: bool = False,
+    bits: int = 8,
 ) -> tuple[EqualizedGroup, ...]:
     """Equalize every group whose makers and readers are (transposed) convolutions and BNs, in place.
 
@@ -73,6 +76,7 @@ def equalize_channels(
         means: Means of further activations; updated likewise.
         spans: Lowest and highest value per channel to encode, of each source; updated likewise.
         signed: int8 around 0, whose grid ends at ±127, instead of uint8, which has 128 steps below 0 and 127 above.
+        bits: Bit width of the weights.
 
     Returns:
         One row for each group with a concatenation.
@@ -86,7 +90,9 @@ def equalize_channels(
             shifted = equalizable.may_shift(group, found)
             window = _window(ends, found, signed=signed, shifted=shifted)
             maps = _maps(ends, found, window, shifted=shifted)
-            if not (shifted or group.concats):
+            if found.refused or (group.concats and not shifted):
+                maps = _fitting(group, maps, ends, {v: seen[v].std for v in group.sources}, bits)
+            elif not (shifted or group.concats):
                 maps = {value: _partly(entry) for value, entry in maps.items()}
             rewrite(model, group, maps)
             for value, by in maps.items():
@@ -168,6 +174,62 @@ def _into(window: tuple[float, float], low: np.ndarray, high: np.ndarray) -> np.
     return np.maximum(np.maximum(above, below), 0.0)
 
 
+def _fitting(
+    group: ScaleGroup,
+    maps: dict[ir.Value, Affine],
+    ends: dict[ir.Value, ChannelRange],
+    stds: dict[ir.Value, np.ndarray],
+    bits: int,
+) -> dict[ir.Value, Affine]:
+    """Bring channels to the range of others by as much as their readers gain by it."""
+    found = list[tuple[float, dict[ir.Value, Affine]]]()
+    for strength in equalization_strength.STRENGTHS:
+        partly = {v: _weakened(by, ends[v], strength) for v, by in maps.items()}
+        moved = [(by.inverse(ends[v][0]), by.inverse(ends[v][1])) for v, by in partly.items()]
+        span = max(float(high.max()) for _, high in moved) - min(float(low.min()) for low, _ in moved)
+        every, spread = dict(partly), dict(stds)
+        for value in group.values:
+            if value not in every:
+                _follow(value, every)
+                spread[value] = _of_parts(value, spread)
+        found.append((equalization_strength.noise(group, every, spread, span, bits), partly))
+    return min(found, key=lambda one: one[0])[1]
+
+
+def _weakened(by: Affine, ends: ChannelRange, strength: float) -> Affine:
+    """Scale by a power of the factors, around the middle of where each channel would come."""
+    if strength == 1:
+        return by
+    low, high = ends
+    middle = (low + high) / 2
+    r = by.r**strength
+    moved = by.m != 0
+    return Affine(r=r, m=np.where(moved & (strength > 0), middle - r * by.inverse(middle), 0.0))
+
+
+def _producer(value: ir.Value) -> ir.Node:
+    producer = value.producer()
+    assert producer is not None
+    return producer
+
+
+def _of_parts(value: ir.Value, of: dict[ir.Value, np.ndarray]) -> np.ndarray:
+    """Return numbers (C,) of a moved value from those of its parts; 1 where its channels are not known."""
+    producer = _producer(value)
+    origins = channel_moves.origins(producer)
+    if origins is None:
+        return np.ones(value.shape[1] if value.shape is not None and isinstance(value.shape[1], int) else 1)
+    return np.asarray(np.concatenate([of[part] for part in grouping.activations(producer)])[origins[:, 0]])
+
+
+def _follow(value: ir.Value, maps: dict[ir.Value, Affine]) -> None:
+    """Note how a moved value is scaled: as its parts are, and not at all where its channels are not known."""
+    r = _of_parts(value, {part: by.r for part, by in maps.items()})
+    m = _of_parts(value, {part: by.m for part, by in maps.items()})
+    known = channel_moves.origins(_producer(value)) is not None
+    maps[value] = Affine(r=r, m=m if known else np.zeros_like(r))
+
+
 def _partly(by: Affine) -> Affine:
     """Scale by the geometric mean of what would make all ranges equal and of nothing."""
     return Affine(r=np.sqrt(by.r / np.exp(np.log(by.r).mean())), m=by.m)
@@ -198,15 +260,9 @@ def rewrite(model: ir.Model, group: ScaleGroup, maps: dict[ir.Value, Affine]) ->
             assert node is not None
             divide_rows(model, node, maps[source])
     for value in group.values:
-        producer = value.producer()
         if value not in maps:
-            assert producer is not None
-            parts = [maps[part] for part in grouping.activations(producer)]
-            origins = channel_moves.origins(producer)
-            assert origins is not None
-            r, m = np.concatenate([p.r for p in parts]), np.concatenate([p.m for p in parts])
-            maps[value] = Affine(r=r[origins[:, 0]], m=m[origins[:, 0]])
-            _shift_bound(model, producer, maps[value])
+            _follow(value, maps)
+            _shift_bound(model, _producer(value), maps[value])
     maps |= {pool.outputs[0]: maps[value] for value in group.values for pool in pooled(value)}
     for value, by in maps.items():
         for node in value.consumers() if _changes(by) else ():

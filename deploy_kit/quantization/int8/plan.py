@@ -214,7 +214,9 @@ def make_plan(
     if choices.equalized:
         if not choices.signed:
             threshold_alignment.align_spans(groups, seen, spans)
-        plan.rows = equalize.equalize_channels(model, groups, plan.seen, plan.means, spans, signed=choices.signed)
+        plan.rows = equalize.equalize_channels(
+            model, groups, plan.seen, plan.means, spans, signed=choices.signed, bits=choices.bits
+        )
     for group in groups.all:
         grid = _grid(group, plan, spans, choices)
         plan.grids.update(dict.fromkeys(group.values, grid))

@@ -409,6 +409,11 @@ def beside_a_sum(sketch: Sketch) -> tuple[str, ...]:
 
 def beside_a_sum_that_is_rectified(sketch: Sketch) -> tuple[str, ...]:
     total = sketch.node("Relu", sketch.node("Add", sketch.stem(), sketch.stem()))
+    return (sketch.head(sketch.norm(sketch.concat(total, small(sketch)))),)
+
+
+def beside_a_sum_under_a_padded_convolution(sketch: Sketch) -> tuple[str, ...]:
+    total = sketch.node("Relu", sketch.node("Add", sketch.stem(), sketch.stem()))
     return (sketch.head(sketch.conv(sketch.concat(total, small(sketch)), 6, kernel=3, pad=1)),)
 
 
@@ -456,6 +461,18 @@ def test_channels_beside_others_that_cannot_be_scaled_are_brought_to_their_range
     assert scaled.size and fixed.size
     # Without a shift the longer side of a channel reaches the end of the range.
     assert np.median(scaled) > 0.4 * (fixed.max() - fixed.min())
+
+
+def test_channels_that_hardly_count_for_their_reader_come_a_part_of_the_way() -> None:
+    sketch = Sketch(pixels=(9, 9))
+
+    made = equalized(sketch, *beside_a_sum_under_a_padded_convolution(sketch))
+
+    assert made.difference < EXACT
+    groups, _ = found(made.model)
+    group = next(one for one in groups.all if one.concats)
+    fixed, scaled = (float(np.median(made.seen[v].high - made.seen[v].low)) for v in group.sources)
+    assert 1e-3 * fixed < scaled < 0.5 * fixed
 
 
 def test_what_is_left_is_counted_and_named() -> None:
