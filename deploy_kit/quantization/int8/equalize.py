@@ -16,9 +16,9 @@ bound of their readers (`effective_range`), which is then exact. A uint8 grid fr
 every such bound would be off by half a step.
 
 Where something else makes or reads some of a group's channels (a sum, a Split, the input), these stay, and the others
-are brought to their range. How far, and how far where no BN takes the inverse, `equalization_strength` chooses by the
-noise that readers would have; between two convolutions that nothing is concatenated with, ranges are scaled by the
-square roots of what would make them equal, as in the source.
+are brought to their range. How far, `equalization_strength` chooses by the noise that readers would have. Between two
+convolutions that nothing is concatenated with, ranges are scaled by the square roots of what would make them equal, as
+in the source.
 
 Source of the idea: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019;
 here the ranges are observed, and the BN that cannot be folded absorbs the inverse for free.
@@ -90,7 +90,7 @@ def equalize_channels(
             shifted = equalizable.may_shift(group, found)
             window = _window(ends, found, signed=signed, shifted=shifted)
             maps = _maps(ends, found, window, shifted=shifted)
-            if found.refused or (group.concats and not shifted):
+            if found.refused:
                 maps = _fitting(group, maps, ends, {v: seen[v].std for v in group.sources}, bits)
             elif not (shifted or group.concats):
                 maps = {value: _partly(entry) for value, entry in maps.items()}
