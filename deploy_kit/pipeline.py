@@ -234,7 +234,7 @@ def prepared(run: Run, on_export: Callable[[Exported], object] = lambda source: 
     for used in others:
         run.remarks += check.overlap(used, run.check_images, source.onnx.preprocess)
     logits = reference_logits(run, source)
-    low = diagnosis.low_score_remarks(logits)
+    low = diagnosis.low_score_remarks(logits, run.recipe.check.limits.values())
     for remark in low:  # now, since what follows takes long and is probably in vain
         run.host.on_progress(ProgressEvent(stage="export", text=remark, stays=True))
     simple = simplified(run, source)
@@ -349,7 +349,11 @@ def collect(run: Run, source: Exported) -> Report:
         )
         rows += latency_rows.with_measurement(row, measured[0], run.recipe.bench) if measured else (row,)
     rows, told = compare.compare_apart(rows)
-    run.remarks += (*told, *latency_rows.unlike_remarks(rows), *diagnosis.low_score_remarks(logits))
+    run.remarks += (
+        *told,
+        *latency_rows.unlike_remarks(rows),
+        *diagnosis.low_score_remarks(logits, run.recipe.check.limits.values()),
+    )
     used = {engine.parent for engine in built}
     return assemble(run, source, logits, simple, rows, tuple(a for a in family.values() if a.sha256 in used))
 

@@ -6,6 +6,7 @@ that noise is no find.
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.graph import onnx_file, pixel_input
 from deploy_kit.images import ImageSet, ImageSource
+from deploy_kit.recipe import LimitsTable
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Attempt, Diagnosis, low_score
 
@@ -74,14 +76,20 @@ def diagnose(
     )
 
 
-def low_score_remarks(reference: ReferenceLogits) -> tuple[str, ...]:
-    """Say that the checkpoint itself scores low, which a drop against it does not show; at most one sentence."""
-    said = low_score(reference.top1)
+def low_score_remarks(reference: ReferenceLogits, limits: Iterable[LimitsTable]) -> tuple[str, ...]:
+    """Say that the checkpoint itself scores low, which a drop against it does not show; at most one sentence.
+
+    Args:
+        reference: Outputs of the checkpoint.
+        limits: Limits of all precisions: a score that reaches the top-1 that they ask for is not low.
+    """
+    asked = [table.min_top1 for table in limits if table.min_top1 is not None]
+    said = low_score(reference.top1, max(asked, default=None))
     if not said:
         return ()
     return (
         f"{said}: if it was trained to more, it was given another preprocessing or other labels (deploykit check "
-        "--diagnose tries the usual ones)",
+        "--diagnose tries the usual ones); if no more is expected: --min-top1",
     )
 
 

@@ -80,15 +80,25 @@ def _bundle(path: Path) -> Inspection:
     with contents.opened(path) as bundle:
         manifest, file = bundle.manifest, bundle.engine_file
         known = _onnx if file.is_file() and onnx_bounds.is_onnx(file) else _engine
-        engine = known(file, bundle.passport)
+        # What was changed is not what the manifest describes: its claims are withheld.
+        engine = _changed(file) if bundle.faults else known(file, bundle.passport)
         facts = [("bundle", manifest.name), ("signed", "yes" if bundle.signed else "no")]
         facts += [("remark", fault) for fault in bundle.faults]
+        named = known is _engine and not bundle.faults
         return dataclasses.replace(
             engine,
             path=str(path),
             size_bytes=sum(packed.size for packed in manifest.files),
-            facts=(*facts, *engine.facts, *(_classes_row(manifest.classes) if known is _engine else ())),
+            facts=(*facts, *engine.facts, *(_classes_row(manifest.classes) if named else ())),
         )
+
+
+def _changed(file: Path) -> Inspection:
+    """Describe the engine of a bundle that is not what was packed: what can be read of the file itself."""
+    if file.is_file() and onnx_bounds.is_onnx(file):
+        return _onnx(file, None)
+    hashes = _hash_rows(file)
+    return Inspection(kind="engine", path=str(file), size_bytes=0, title="engine, not what was packed", facts=hashes)
 
 
 def _main_file(path: Path) -> Path:
@@ -169,7 +179,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         *_classes_row(onnx_file.classes(model)),
         *_hash_rows(path),
     ]
-    if passport is None and (wrong := mismatch(path)):  # which hashes the file once more
+    if wrong := mismatch(path):  # which hashes the file once more
         facts.append(("remark", wrong))
     return Inspection(
         kind="onnx",
@@ -197,7 +207,8 @@ def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str
 
 
 def _engine(path: Path, passport: Artifact | None) -> Inspection:
-    if passport is None and (wrong := mismatch(path)):  # which hashes the file once more
+    wrong = mismatch(path)  # which hashes the file once more
+    if passport is None and wrong:
         raise InputError(
             f"{path}: {wrong}",
             hint="take the files and the passport as they were delivered",
@@ -214,6 +225,8 @@ def _engine(path: Path, passport: Artifact | None) -> Inspection:
         *passport.made_by.rows,
         *_hash_rows(path),
     ]
+    if wrong:
+        facts.append(("remark", wrong))
     if passport.proof:
         facts += [(f"{op} in {dtype}", str(n)) for op, dtype, n in passport.proof.counts]
         facts.append(("proved by", passport.proof.source))

@@ -162,6 +162,7 @@ def deployment_recipe(
     precisions: tuple[str, ...] = (),
     device: Device | str = "local",
     max_drop: float | None = None,
+    min_top1: float | None = None,
     latency_budget_ms: float | None = None,
     max_size_mb: float | None = None,
     max_energy_mj: float | None = None,
@@ -176,6 +177,7 @@ def deployment_recipe(
         precisions: Precisions of every engine; if empty, those that gain on each.
         device: Where it is built, checked and measured; its processor decides the form of INT8.
         max_drop: Percentage points that may be lost.
+        min_top1: Least top-1 accuracy in 0..1.
         latency_budget_ms: Limit of the largest percentile.
         max_size_mb: Largest file that is recommended.
         max_energy_mj: Largest energy above idle per image that is recommended, of every power rail.
@@ -198,6 +200,7 @@ def deployment_recipe(
     limited = overrides.with_limits(
         made,
         max_drop=max_drop,
+        min_top1=min_top1,
         latency_budget_ms=latency_budget_ms,
         max_size_mb=max_size_mb,
         max_energy_mj=max_energy_mj,

@@ -167,7 +167,7 @@ def text(report: Report, written: Path, made: deliver.Delivered = deliver.NOTHIN
     """
     parts = [
         summary_table(report.rows),
-        more_numbers(report.rows, longer=bool(again)),
+        more_numbers(report.rows, longer=_bench_line(report, made) if again else ""),
         "\n".join(_limits(report)),
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
@@ -188,12 +188,19 @@ def summary_table(rows: Sequence[EngineRow]) -> str:
     return table(_HEADINGS, [_cells(row) for row in ran or rows], spare=("size",))
 
 
-def more_numbers(rows: Sequence[EngineRow], *, longer: bool = True) -> str:
+def _bench_line(report: Report, made: deliver.Delivered) -> str:
+    """Write the command that measures the engines of a report again: as files, as the store may hold others by now."""
+    mains = [str(path) for _, path in made.files]
+    device = [] if report.device == links.LOCAL.name else ["--device", report.device]
+    return shlex.join(["deploykit", "bench", *(mains or ["--all"]), *device])
+
+
+def more_numbers(rows: Sequence[EngineRow], *, longer: str = "") -> str:
     """Lay out, for the engines that were checked, what a reviewer needs and the summary has no room for.
 
     Args:
         rows: Engines.
-        longer: Whether the command that takes more samples can be run.
+        longer: Command that takes more samples; empty where it cannot be run.
     """
     lines = []
     for row in rows:
@@ -204,7 +211,7 @@ def more_numbers(rows: Sequence[EngineRow], *, longer: bool = True) -> str:
     timed = [row.measurement for row in rows if isinstance(row.measurement, Measurement)]
     few = any(measured.percentile_ms(99) is None for measured in timed)
     needed = samples_for(99)
-    command = f": deploykit bench --all --min-iters {needed}" if longer else ""
+    command = f":\n  {longer} --min-iters {needed}" if longer else ""
     note = f"\np99 is known from {needed:,} samples on{command}"
     return table(_MORE, lines) + note * few if lines else ""
 

@@ -17,14 +17,15 @@ from deploy_kit.cli._options import StepOptions
 from deploy_kit.context import Context
 from deploy_kit.delivery import contents
 from deploy_kit.devices import links
+from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.images import SYNTHETIC, ImageSource
 from deploy_kit.parallel import ray_workers
-from deploy_kit.recipe import BuildEntry, CheckTable, SourceTable, overrides
+from deploy_kit.recipe import BuildEntry, CheckTable, LimitsTable, SourceTable, overrides
 from deploy_kit.records.artifacts import Artifact, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
 from deploy_kit.records.parity import LabelScore
 from deploy_kit.records.passports import mismatch, read_passport
-from deploy_kit.records.results import ParityReport
+from deploy_kit.records.results import Limits, ParityReport
 from deploy_kit.records.verdict import NO_LIMIT
 from deploy_kit.stages import adopt, check, export, reference
 from deploy_kit.stages.pack import ProvedEngine
@@ -33,6 +34,8 @@ from deploy_kit.store import Store
 
 LABELS = "labels"
 T = TypeVar("T", ParityReport, LabelScore)
+_UNLIMITED = "no limit on the drop of accuracy is set: --max-drop 0.5pt sets one"
+_QUANTIZED = "what it is compared with is quantized itself, and no measure of what quantization lost"
 _OWN_ANSWERS = "the expected outputs are this engine's own: they show that it computes as it did, not its accuracy"
 
 
@@ -101,6 +104,7 @@ def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityRepo
             checked,
             files=tuple((file.name, sha256_of(file)) for file in files),
             images_sha256=images.digest,
+            preprocessing=one.engine.preprocess.words if isinstance(one.engine.preprocess, Preprocess) else "",
             remarks=remarks,
         )
 
@@ -127,6 +131,9 @@ def _judged(given: GivenEngine, one: _Adopted, asked: GivenEngine) -> ParityRepo
     source = _source(given, engine)
     logits, _ = _answers(one, source, to_pack=given.to_pack)
     checked = _checked(one, engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+    unlimited = checked.drop is not None and checked.limits.max_drop is None and engine.precision != "fp32"
+    doubts = [_UNLIMITED] if unlimited else []
+    checked = dataclasses.replace(checked, doubts=(*checked.doubts, *doubts))
     return _with_checkpoint(checked, source, engine)
 
 
@@ -172,11 +179,12 @@ def proved(
         source = _source(given, one.engine)
         logits, _ = _answers(one, source, to_pack=given.to_pack)
         facts = export.facts_of(source)
-        checked = _remarked(one, _checked(one, one.engine, logits, max_drop=given.max_drop))
+        judged = _checked(one, one.engine, logits, max_drop=given.max_drop, min_top1=given.min_top1)
+        checked = _remarked(one, judged)
         assert isinstance(checked, ParityReport)
-        if checked.drop is not None and given.max_drop is None:
+        if checked.drop is not None and checked.limits.max_drop is None:
             earlier = f"; its passport has: {one.engine.origin.accuracy}" if one.engine.origin else ""
-            console.say(f"no limit on the drop of accuracy is set: --max-drop 0.5pt sets one{earlier}")
+            console.say(f"{_UNLIMITED}{earlier}")
         parity = _with_checkpoint(checked, source, one.engine)
         # The file, and what its passport says, is all that there is of the graph that it was built from.
         origin = one.engine.origin
@@ -225,6 +233,11 @@ def _adopted(
     images = _images(given, step, stated)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
     said = overrides.source_table({**given.source, "checkpoint": str(given.file)}).preprocess
+    if said is None and given.source.get("input"):
+        raise RequestError(
+            "--input: alone it changes nothing, as a file's preprocessing is taken or stated as a whole",
+            hint="leave it out, or add --mean and --std",
+        )
     table = overrides.with_inputs(
         base, crops=step.crops, task=step.task, masks=step.masks, ignore_index=step.ignore_index
     ).check
@@ -239,8 +252,24 @@ def _adopted(
         wrong = "" if stated else mismatch(given.file)
         if wrong:
             console.say(f"{given.file}: {wrong}")
-        engine, _ = adopt.run(given.file, entry, target, preprocess=said.record() if said else None, stated=stated)
+        preprocess = said.record(said.sides or _sides_of(given.file, stated)) if said else None
+        engine, _ = adopt.run(given.file, entry, target, preprocess=preprocess, stated=stated)
         yield _Adopted(engine=engine, images=images, table=table, host=host, target=target, wrong=wrong)
+
+
+def _sides_of(file: Path, stated: Artifact | None) -> tuple[int, int]:
+    """Return height and width of the images that a file takes, where mean and std alone are given.
+
+    Raises:
+        RequestError: Nothing says them.
+    """
+    passport = stated or read_passport(file)
+    known = passport.preprocess if passport else None
+    if known is None and onnx_bounds.is_onnx(file):
+        known = onnx_file.preprocess(onnx_file.load(file))
+    if not isinstance(known, Preprocess):
+        raise RequestError("--mean and --std: expected the size of an image, too", hint="add e.g. --input 224x224")
+    return known.height, known.width
 
 
 def _source(given: GivenEngine, engine: Artifact) -> SourceTable:
@@ -268,31 +297,45 @@ def _checked(
     max_drop: float | None = None,
     min_top1: float | None = None,
 ) -> ParityReport:
-    limits = one.table.with_limits(engine.precision, max_drop=max_drop, min_top1=min_top1)
-    return _found(check.run(engine, limits, one.target, reference=logits, images=one.images)[0], engine)
+    """Check an engine, by the limits of its passport on what neither the call nor the recipe limits."""
+    own, table = engine.origin, one.table.limits.get(engine.precision, LimitsTable())
+    asked = {"max_drop": max_drop, "min_top1": min_top1}
+    unsaid = [name for name, limit in asked.items() if limit is None and getattr(table, name) is None]
+    recorded = {name: getattr(own, name) for name in unsaid if own is not None and getattr(own, name) is not None}
+    limits = one.table.with_limits(engine.precision, **asked | recorded)
+    checked = _found(check.run(engine, limits, one.target, reference=logits, images=one.images)[0], engine)
+    if not recorded or checked.top1 is None:
+        return checked
+    words = " and ".join(Limits(**recorded).words)
+    return dataclasses.replace(checked, remarks=(*checked.remarks, f"the limit is its passport's: {words}"))
 
 
 def _remarked(one: _Adopted, checked: ParityReport | LabelScore) -> ParityReport | LabelScore:
-    """Put beside a check what is known of the file: that its passport is not its own, that it saw the images."""
+    """Leave a check open for what is known of the file: that its passport is not its own, that it saw the images."""
     origin = one.engine.origin
     seen = origin is not None and origin.calibration_sha256 == one.images.open(one.engine.preprocess).digest
-    doubts = ("it was calibrated on these very images",) if seen else ()
-    more = (*checked.remarks, *filter(None, (one.wrong,)), *doubts)
-    return dataclasses.replace(checked, remarks=more, doubts=(*checked.doubts, *doubts))
+    doubts = tuple(filter(None, (one.wrong, "it was calibrated on these very images" if seen else "")))
+    return dataclasses.replace(checked, remarks=(*checked.remarks, *doubts), doubts=(*checked.doubts, *doubts))
 
 
 def _with_checkpoint(checked: ParityReport, source: SourceTable, engine: Artifact) -> ParityReport:
     """Name the checkpoint that a file was compared with, and the other one where the file's passport names another."""
-    digest = sha256_of(bundled.resolve_bundled("models", source.checkpoint))
-    origin, remarks = engine.origin, checked.remarks
+    file = bundled.resolve_bundled("models", source.checkpoint)
+    digest, origin, remarks = sha256_of(file), engine.origin, checked.remarks
     if origin is not None and origin.checkpoint_sha256 != digest:
-        beside = read_passport(bundled.resolve_bundled("models", source.checkpoint))
+        beside = read_passport(file)
         same = beside and beside.origin and beside.origin.checkpoint_sha256 == origin.checkpoint_sha256
         made_of = f"{origin.checkpoint}, sha256 {origin.checkpoint_sha256}"
         what = "its passport names another checkpoint than it was compared with"
         what = "it was compared with another file that was made of its checkpoint" if same else what
         remarks = (*remarks, f"{what}: {made_of}")
-    return dataclasses.replace(checked, against=f"{source.checkpoint}, sha256 {digest}", remarks=remarks)
+    quantized = onnx_bounds.is_onnx(file) and onnx_file.precision(onnx_file.load(file)) == "int8"
+    return dataclasses.replace(
+        checked,
+        against=f"{source.checkpoint}, sha256 {digest}",
+        remarks=remarks,
+        doubts=(*checked.doubts, *([_QUANTIZED] if quantized else [])),
+    )
 
 
 def drawn(checked: ParityReport | LabelScore, device: str) -> str:

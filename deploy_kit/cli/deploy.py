@@ -34,6 +34,10 @@ def deploy(
     max_drop: Annotated[
         str | None, typer.Option(help="Largest drop of accuracy to accept, in points, e.g. 0.5pt.")
     ] = None,
+    min_top1: Annotated[
+        str | None,
+        typer.Option(help="Least top-1 accuracy to accept, e.g. 92%: what the checkpoint is known to reach."),
+    ] = None,
     slim: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +111,7 @@ def deploy(
         precisions=_quantities.names(precisions),
         device=rest.device,
         max_drop=points,
+        min_top1=_quantities.share("--min-top1", min_top1),
         latency_budget_ms=budget,
         **costs,
     )

@@ -80,13 +80,13 @@ def _ways_to_numpy(device: "Device", lack: str) -> list[tuple[str, str]]:
     import shlex
 
     name = "NAME" if "://" in device.name else device.name
-    there = "~/deploykit/bin/python3"
+    there = "~/deploykit/bin/python3"  # `Device.python_word` lets it be that user's
     accelerator = [] if device.accelerator == "cpu" else ["--accelerator", device.accelerator]
     add = shlex.join(["deploykit", "devices", "add", name, f"{device.link}://{device.address}", *accelerator])
     return [
         (f"fix, on {device.name}", lack),
-        ("or there", f"{shlex.quote(device.python)} -m venv ~/deploykit && {there} -m pip install numpy"),
-        ("and here", f"{add} --python PATH --replace (PATH: that of {there})"),
+        ("or there", f"{device.python_word} -m venv ~/deploykit && {there} -m pip install numpy"),
+        ("and here", f"{add} --python '{there}' --replace"),
     ]
 
 

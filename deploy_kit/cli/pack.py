@@ -43,6 +43,9 @@ def pack(
             "store keeps the limits of its recipe."
         ),
     ] = None,
+    min_top1: Annotated[
+        str | None, typer.Option(help="Least top-1 accuracy of a given engine's file to accept, e.g. 92%.")
+    ] = None,
     step: Annotated[StepOptions, Only("model", "images", "skip_bad", "orientation", "recipe", "device", "store")],
     image: ImageOptions,
     facts: CheckpointOptions,
@@ -65,7 +68,7 @@ def pack(
     stage.verify_request(table)
     stated = image.source_table() | facts.source_table()
     file = step.model if against is not None or _given_engine.is_engine(step.model) else None
-    points = _quantities.points("--max-drop", max_drop)
+    points, top1 = _quantities.points("--max-drop", max_drop), _quantities.share("--min-top1", min_top1)
     if file is None and (stated or against is not None or points is not None):
         raise RequestError(
             "--against, --max-drop, --input and facts of a checkpoint are about an engine's file, and none is given",
@@ -79,7 +82,7 @@ def pack(
     with output.console() as console:
         if file is not None:
             given = _given_engine.GivenEngine(
-                file=file, against=against, golden=None, engine=engine, source=stated, max_drop=points, min_top1=None,
+                file=file, against=against, golden=None, engine=engine, source=stated, max_drop=points, min_top1=top1,
                 to_pack=True,
             )  # fmt: skip
             manifest = _packing.of_file(given, step, console, table)

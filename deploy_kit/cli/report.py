@@ -76,10 +76,12 @@ def _drawn_again(
     with output.console() as console:
         found = stage.load_report(record)
         verify_recommendation(found, str(record))
-        plausible.verify_delivered(found, record.parent)
+        n = plausible.verify_delivered(found, record.parent)
+        beside = f"with {n} delivered files beside it" if n else "no delivered file lies beside it"
+        console.say(f"{record}: its numbers agree with each other, and {beside}; a report is not signed")
         folder = out / found.recipe
         _output_files.verify_report_folder(folder, found.checkpoint.name)
-        console.result(found, _deployment.text(found, stage.run(found, folder)))
+        console.result(found, _deployment.text(found, stage.run(found, folder, again=True)))
     return report_code(found, allow_invalid=allow_invalid)
 
 

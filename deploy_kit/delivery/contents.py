@@ -91,6 +91,8 @@ class BundleContents:
                 images_sha256=manifest.images.sha256,
                 calibration=calibrated.name if calibrated else "",
                 calibration_sha256=calibrated.sha256 if calibrated else "",
+                max_drop=manifest.check.limits.max_drop,
+                min_top1=manifest.check.limits.min_top1,
             ),
         )
 

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import itertools
 import queue
-import shlex
 import threading
 from functools import partial
 from pathlib import Path
@@ -288,7 +287,7 @@ class RemoteWorker:
         try:
             return reply.unwrap()
         except MissingPackageError as error:
-            hint = error.hint.replace("pip", f"{shlex.quote(device.python)} -m pip", 1)
+            hint = error.hint.replace("pip", f"{device.python_word} -m pip", 1)
             message = str(error).replace("not installed here", "not installed there")
             raise DeviceError(f"device '{device.name}': {message}", hint=f"on {device.name}: {hint}") from error
         except StoreError as error:

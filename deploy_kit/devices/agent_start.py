@@ -7,7 +7,6 @@ login prints first is skipped up to a random word that only the script can print
 import contextlib
 import hashlib
 import secrets
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,7 +53,7 @@ def start_agent(transport: Any, device: Device) -> tuple[Any, FrameReader]:
             _upload(transport, device)
             if not _holds(transport, device):
                 raise DeviceError(f"device '{device.name}': deploykit.pyz arrived damaged", hint="run it again")
-        return _run_sh(transport, f'exec {shlex.quote(device.python)} "$HOME/{FOLDER}/{program_name()}"', device)
+        return _run_sh(transport, f'exec {device.python_word} "$HOME/{FOLDER}/{program_name()}"', device)
 
 
 class ChannelStream:
@@ -90,7 +89,7 @@ def _lost_connection_as_error(device: Device) -> Iterator[None]:
 
 
 def _verify_python(transport: Any, device: Device) -> None:
-    python, name = shlex.quote(device.python), f"device '{device.name}'"
+    python, name = device.python_word, f"device '{device.name}'"
     lines = _output_of(transport, f"command -v {python} >/dev/null 2>&1 || echo none; {python} -c '{_VERSION}'", device)
     if "none" in lines:
         raise DeviceError(
@@ -101,7 +100,7 @@ def _verify_python(transport: Any, device: Device) -> None:
     version = next((line.split()[1] for line in lines if line.startswith("python ")), "")
     if not version:
         raise DeviceError(
-            f"{name}: '{device.python}' does not run", hint=f"on {device.name}: {shlex.quote(device.python)} --version"
+            f"{name}: '{device.python}' does not run", hint=f"on {device.name}: {device.python_word} --version"
         )
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise DeviceError(
@@ -112,7 +111,7 @@ def _verify_python(transport: Any, device: Device) -> None:
 
 def _holds(transport: Any, device: Device) -> bool:
     path = f'"$HOME/{FOLDER}/{program_name()}"'
-    lines = _output_of(transport, f"test -f {path} && {shlex.quote(device.python)} -c '{_HASH}' {path}", device)
+    lines = _output_of(transport, f"test -f {path} && {device.python_word} -c '{_HASH}' {path}", device)
     return f"holds {hashlib.sha256(zip_application.zip_bytes()).hexdigest()}" in lines
 
 

@@ -423,7 +423,7 @@ def load_recipe(source: str) -> Recipe:
         RecipeError: Not YAML, or not a recipe; the message names the key.
     """
     path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
+    if not path.suffix and len(path.parts) == 1:
         path = bundled.find_bundled("recipes", source.removeprefix(bundled.PREFIX))
     try:
         data = read_yaml(path)

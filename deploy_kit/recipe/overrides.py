@@ -35,14 +35,21 @@ def name_of(checkpoint: str) -> str:
 
 
 def with_limits(
-    base: Recipe, *, max_drop: float | None = None, latency_budget_ms: float | None = None,
-    max_size_mb: float | None = None, max_energy_mj: float | None = None, max_power_w: float | None = None,
-) -> Recipe:  # fmt: skip
+    base: Recipe,
+    *,
+    max_drop: float | None = None,
+    min_top1: float | None = None,
+    latency_budget_ms: float | None = None,
+    max_size_mb: float | None = None,
+    max_energy_mj: float | None = None,
+    max_power_w: float | None = None,
+) -> Recipe:
     """Return a recipe with other limits; what is None stays as it is.
 
     Args:
         base: The recipe to start from.
         max_drop: Percentage points that a variant may lose, in every precision but ``fp32``, the baseline's.
+        min_top1: Least top-1 accuracy in 0..1, in every precision.
         latency_budget_ms: Limit of the largest percentile.
         max_size_mb: Largest file that is recommended.
         max_energy_mj: Largest energy per image that is recommended; the bench then measures energy.
@@ -55,6 +62,9 @@ def with_limits(
     if max_drop is not None:
         for precision in ("fp16", "bf16", "int8"):
             data["check"]["limits"].setdefault(precision, {})["max_drop"] = max_drop
+    if min_top1 is not None:
+        for precision in get_args(Precision):
+            data["check"]["limits"].setdefault(precision, {})["min_top1"] = min_top1
     if latency_budget_ms is not None:
         data["bench"]["latency_budget_ms"] = latency_budget_ms
     costs = {"max_size_mb": max_size_mb, "max_energy_mj": max_energy_mj, "max_power_w": max_power_w}
@@ -173,7 +183,13 @@ def with_slim_within(base: Recipe, macs: float, max_drop: float, more: dict[str,
         RecipeError: A value does not fit.
     """
     data: dict[str, Any] = with_slim(base, {"macs": macs, **(more or {})}).model_dump(mode="json", exclude_none=True)
-    data["check"]["limits"] = {precision: {"max_drop": max_drop} for precision in get_args(Precision)}
+    limits = data["check"]["limits"]
+    kept = {
+        precision: {key: table[key] for key in ("min_top1",) if key in table} for precision, table in limits.items()
+    }
+    data["check"]["limits"] = {
+        precision: kept.get(precision, {}) | {"max_drop": max_drop} for precision in get_args(Precision)
+    }
     return recipe.parse_recipe(data)
 
 

@@ -4,6 +4,7 @@ Records of what is measured on them are in `results` and `measurements`; `codec`
 """
 
 import math
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -233,6 +234,8 @@ class Origin:
         calibration: Calibration image set of the graph that the engine was built from; empty where it saw none.
         calibration_sha256: Hash over the calibration images and their order; empty where it was not recorded.
         graph_made_by: What made the graph that the engine was built from: scheme, options, passes, versions.
+        max_drop: Limit on the drop in points that it was held to; None where none was set or recorded.
+        min_top1: Limit on the top-1 accuracy in 0..1 that it was held to; None likewise.
     """
 
     checkpoint: str
@@ -246,6 +249,8 @@ class Origin:
     calibration: str = ""
     calibration_sha256: str = ""
     graph_made_by: MadeBy = field(default_factory=MadeBy)
+    max_drop: float | None = None
+    min_top1: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -425,3 +430,9 @@ class Device:
     accelerator: str = "cpu"
     profile: str | None = None
     python: str = "python3"
+
+    @property
+    def python_word(self) -> str:
+        """`python` as a word for the machine's shell, in which ``~/`` is the home of its user there."""
+        rest = self.python.removeprefix("~/")
+        return shlex.quote(self.python) if rest == self.python else f'"$HOME"/{shlex.quote(rest)}'

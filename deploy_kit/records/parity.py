@@ -1,6 +1,6 @@
 """Records of a check: accuracy drop, flips, scores, consistency, diagnosis. All frozen; `results` has their report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from deploy_kit.records.verdict import NO_LIMIT, Verdict, decide
@@ -288,13 +288,14 @@ LOW_TOP1 = 0.5
 """Top-1 below which a network that somebody wants to deploy was probably fed otherwise in training."""
 
 
-def low_score(top1: float | None) -> str:
+def low_score(top1: float | None, expected: float | None = None) -> str:
     """Say that the checkpoint itself scores low, which a drop against it does not show; empty where it does not.
 
     Args:
         top1: Top-1 accuracy of the checkpoint in 0..1; None where it is not known.
+        expected: Top-1 accuracy in 0..1 that is asked for; what reaches it is not low.
     """
-    if top1 is None or top1 >= LOW_TOP1:
+    if top1 is None or top1 >= (LOW_TOP1 if expected is None else min(expected, LOW_TOP1)):
         return ""
     return f"the checkpoint itself is right on only {100 * top1:.1f} % of these images"
 
@@ -319,6 +320,7 @@ class LabelScore:
         remarks: Sentences that a reader must know beside the numbers.
         files: (name, sha256) of each file of the engine that was given.
         images_sha256: Hash over images, order and labels (`ImageSet.digest`).
+        preprocessing: How an image became the input, in words.
     """
 
     artifact: str
@@ -336,6 +338,7 @@ class LabelScore:
     remarks: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     images_sha256: str = ""
+    preprocessing: str = field(default="", metadata={"json": "unless default"})
 
     @property
     def verdict(self) -> Verdict:

@@ -63,16 +63,20 @@ def files_of_copy(file: Path) -> tuple[Path, ...]:
 
 
 def mismatch(file: Path) -> str:
-    """Say why the passport beside a file says nothing of it; empty without one, and where it does."""
+    """Say why the passport beside a file cannot be relied on; empty without one, and where it can."""
     beside = passport_beside(file)
-    if beside is None or read_passport(file) is not None:
+    if beside is None:
         return ""
     try:
-        unsealed(json.loads(beside.read_text(encoding="utf-8")), beside)
+        data = json.loads(beside.read_text(encoding="utf-8"))
+        unsealed(data, beside)
     except (OSError, ValueError, RecursionError):
         return f"its passport, {beside.name}, cannot be read"
     except StoreError:
         return f"its passport, {beside.name}, was changed since it was written"
+    if read_passport(file) is not None:
+        whole = isinstance(data, dict) and _SEAL in data
+        return "" if whole else f"its passport, {beside.name}, has no {_SEAL}: a change of it could not be seen"
     return f"it is not what {beside.name} describes: it was changed, or is another file"
 
 

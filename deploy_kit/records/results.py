@@ -169,6 +169,7 @@ class ParityReport:
     worst_names: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = field(default=(), metadata={"json": "unless default"})
     images_sha256: str = field(default="", metadata={"json": "unless default"})
+    preprocessing: str = field(default="", metadata={"json": "unless default"})
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -180,9 +181,10 @@ class ParityReport:
     def verdict(self) -> Verdict:
         """The verdict; limits on labels, and what a wrong preprocessing changes, are not judged on doubtful images."""
         broken, unshown = self._judged
-        found = decide(broken=broken, doubts=(*unshown, *self._all_doubts), limits=self.limit_words)
-        low = low_score(self.top1_reference)
-        return found.with_cause(low and f"{low}: its preprocessing or the labels are in doubt")
+        low = low_score(self.top1_reference, self.limits.min_top1)
+        why = "its preprocessing or the labels are in doubt, unless --min-top1 says that no more is expected"
+        doubts = (*([f"{low}: {why}"] if low else []), *unshown, *self._all_doubts)
+        return decide(broken=broken, doubts=doubts, limits=self.limit_words)
 
     @property
     def limit_words(self) -> tuple[str, ...]:

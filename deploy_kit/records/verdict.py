@@ -44,12 +44,6 @@ class Verdict:
             return self
         return Verdict(word="undecided", reasons=(*self.reasons, *more), limits=self.limits)
 
-    def with_cause(self, cause: str) -> "Verdict":
-        """Return an undecided verdict with what probably causes its doubts before them; a broken limit needs none."""
-        if not cause or self.word != "undecided":
-            return self
-        return Verdict(word=self.word, reasons=(cause, *self.reasons), limits=self.limits)
-
 
 def decide(*, broken: Iterable[str], doubts: Iterable[str], limits: Iterable[str]) -> Verdict:
     """Return the verdict on one engine.

@@ -1,5 +1,6 @@
 """A file given by the user, delivered or foreign → an engine of the store that can be checked as any other."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from deploy_kit.context import Context
 from deploy_kit.graph import onnx_bounds, onnx_file
 from deploy_kit.recipe import BuildEntry
 from deploy_kit.records import codec
-from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess, Proof
+from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess, Proof, TensorSpec
 from deploy_kit.records.made_by import MadeBy
 from deploy_kit.records.passports import read_passport
 
@@ -83,6 +84,11 @@ def run(
     else:
         options = codec.from_json(engine.options, given, f"engine '{name}'")
     known = preprocess or _preprocess(file, passport, is_onnx=is_onnx, bare=bare)
+    if preprocess is not None:
+        inputs = (
+            passport.inputs if passport else onnx_file.specs(onnx_file.inputs(onnx_file.load(file))) if is_onnx else ()
+        )
+        _verify_fits(file, preprocess, inputs)
     bin_file = file.with_suffix(_BESIDE[ending]) if ending in _BESIDE else None
     if bin_file is not None and not bin_file.is_file():
         raise InputError(f"{bin_file}: no such file", hint=f"put it beside {file.name}: it holds the weights")
@@ -157,6 +163,17 @@ def precision_of(proof: Proof) -> Precision:
     if not any(found.values()):
         raise InputError("the engine does not tell which precision it computes in, and has no passport beside it")
     return "int8" if found["int8"] else max(found, key=lambda precision: found[precision])
+
+
+def _verify_fits(file: Path, stated: Preprocess, inputs: tuple[TensorSpec, ...]) -> None:
+    """Refuse images of another size than a file's input, where the file says it; the axes of channels may be any."""
+    for spec in inputs[:1]:
+        sides = [side for side in spec.shape[1:] if isinstance(side, int)]
+        if len(sides) == 3 and (stated.height, stated.width) not in itertools.pairwise(sides):
+            raise InputError(
+                f"{file}: images of {stated.height}x{stated.width} px are stated, its input is {list(spec.shape)}",
+                hint="--input with the height and width of its input",
+            )
 
 
 def _preprocess(file: Path, passport: Artifact | None, *, is_onnx: bool, bare: bool) -> Preprocess | BareInput:

@@ -181,4 +181,6 @@ def _origin(report: Report, artifact: Artifact, parity: ParityReport) -> Origin:
         calibration=made_by.calibration,
         calibration_sha256=made_by.calibration_sha256,
         graph_made_by=made_by,
+        max_drop=parity.limits.max_drop,
+        min_top1=parity.limits.min_top1,
     )

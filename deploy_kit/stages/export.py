@@ -143,7 +143,8 @@ def require_checkpoint(source: SourceTable) -> Path:
     if path.is_dir():
         raise folder_refusal(path)
     if not path.exists():
-        raise no_such_file(path)
+        begins = "" if path.is_absolute() else f"; it begins in the folder in which deploykit is started: {Path.cwd()}"
+        raise no_such_file(path, hint=f"check the path{begins}")
     return path
 
 

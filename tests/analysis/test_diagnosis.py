@@ -17,6 +17,7 @@ from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.graph import onnx_file, pixel_input
+from deploy_kit.recipe import LimitsTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Diagnosis
 from deploy_kit.store import Store
@@ -43,12 +44,14 @@ COLORS = np.array(
 def test_a_checkpoint_that_is_right_on_few_images_is_said_to_be_fed_otherwise_than_in_training() -> None:
     answers = ReferenceLogits(path="a.npz", sha256="b" * 64, images="val", n=1000, labelled=True, top1=0.268)
 
-    (said,) = diagnose.low_score_remarks(answers)
+    (said,) = diagnose.low_score_remarks(answers, ())
 
     assert said.startswith("the checkpoint itself is right on only 26.8 % of these images")
     assert "deploykit check --diagnose" in said
-    assert diagnose.low_score_remarks(dataclasses.replace(answers, top1=0.7)) == ()
-    assert diagnose.low_score_remarks(dataclasses.replace(answers, top1=None)) == ()
+    assert diagnose.low_score_remarks(answers, [LimitsTable(min_top1=0.9)]) == (said,)
+    assert diagnose.low_score_remarks(answers, [LimitsTable(min_top1=0.25), LimitsTable()]) == ()
+    assert diagnose.low_score_remarks(dataclasses.replace(answers, top1=0.7), ()) == ()
+    assert diagnose.low_score_remarks(dataclasses.replace(answers, top1=None), ()) == ()
 
 
 def changed(preprocess: Preprocess, **parts: object) -> Preprocess:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from deploy_kit.store import Store
 if TYPE_CHECKING:
     from tiny_line import Line
 
-pytest_plugins = ["tiny_line"]
+pytest_plugins = ["tiny_line", "tiny_bundles"]
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,21 @@ def test_a_passport_that_was_edited_is_named_and_not_the_file(line: "Line", tmp_
     assert dict(inspection.inspect_file(graph).facts)["remark"] == said
     with pytest.raises(InputError, match=r"its passport, best.xml.passport.json, was changed since it was written"):
         inspection.inspect_file(engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_changed_bundle_claims_nothing(packed: Callable[..., Path], tmp_path: Path, engine: str) -> None:
+    bundle = Path(shutil.copytree(packed("int8", engine), tmp_path / "bundle"))
+    whole, main = deploykit("inspect", bundle), next(bundle.glob("model.*"))
+    main.write_bytes(packed("fp32", engine).joinpath(main.name).read_bytes())
+
+    changed = deploykit("inspect", bundle)
+
+    assert (whole.code, changed.code) == (0, 0), changed.err
+    assert re.search(r"^accuracy +accepted|^accuracy +undecided", whole.out, re.MULTILINE)
+    assert re.search(rf"^remark +{main.name}: ", changed.out, re.MULTILINE)
+    assert not re.search(r"^(accuracy|checked on|made by) ", changed.out, re.MULTILINE)
 
 
 def test_changed_graph_beside_its_passport_is_called_changed(line: "Line", tmp_path: Path) -> None:

@@ -129,7 +129,13 @@ CASES = {
     ),
     "a recipe that is no YAML": Case(lambda d, s: ["run", d / "colon.yaml"], 2, r"colon\.yaml: not YAML", ""),
     "a recipe whose checkpoint is not here": Case(
-        lambda d, s: ["run", d / "gone.yaml"], 2, r"^error: gone\.safetensors: no such file", ""
+        lambda d, s: ["run", d / "gone.yaml"],
+        2,
+        r"^error: gone\.safetensors: no such file",
+        "begins in the folder in which",
+    ),
+    "a misspelt recipe": Case(
+        lambda d, s: ["run", d / "tiny.yam"], 2, r"tiny\.yam: no such recipe", r"did you mean '.*tiny\.yaml'"
     ),
     "a missing recipe": Case(lambda d, s: ["run", d / "demos.yaml"], 2, "no such recipe", "did you mean 'demo'"),
     "an unknown bundled recipe": Case(lambda d, s: ["run", "demoo"], 2, "no file 'demoo'", "did you mean 'demo'"),

@@ -36,7 +36,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deploy")
     save_tiny(folder / "best.safetensors", tiny_model())
     save_images(folder / "calib.npz", 20, seed=1)
-    save_images(folder / "val.npz", 24, seed=2)
+    save_images(folder / "val.npz", 24, seed=2, known_to=tiny_model())
     return folder
 
 
@@ -73,8 +73,6 @@ def test_it_ends_with_a_table_that_fits_a_recommendation_and_the_files(deployed:
     assert "limits of int8: SQNR ≥ 15 dB" in deployed.out
     assert str(desk / "out" / "best-int8.onnx") in deployed.out
     assert "step 1 of 9" in deployed.err
-    low = deployed.err.index("export: the checkpoint itself is right on only")
-    assert deployed.err.index("answers on") < low < deployed.err.index("simplify: ")  # said before the long work
 
 
 @pytest.mark.slow
@@ -92,6 +90,26 @@ def test_files_have_speaking_names_and_passports_that_are_read_wherever_they_lie
     assert passport.origin.accuracy.startswith("accepted (SQNR ≥ 15 dB)")
     assert passport.origin.n_images == 24
     assert onnx.load(tmp_path / "best-int8.onnx").graph.node
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_scores_low_is_accepted_in_no_precision_unless_no_more_is_expected(
+    desk: Path, tmp_path: Path
+) -> None:
+    save_images(tmp_path / "other.npz", 24, seed=2)  # labels that the checkpoint does not know
+    given = ("--images", tmp_path / "other.npz", "-o", tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch, runs=20)
+        low, expected = deploy(desk, *given), deploy(desk, *given, "--min-top1", "1%")
+
+    said = low.err.index("export: the checkpoint itself is right on only")
+    assert low.err.index("answers on") < said < low.err.index("simplify: ")  # before the long work
+    assert low.code == 6
+    assert len(re.findall(r"^(?:fp32|int8)@onnxruntime .* undecided$", low.out, re.MULTILINE)) == 2
+    assert "files   " not in low.out
+    assert expected.code == 0, expected.out
+    assert "right on only" not in expected.err + expected.out
+    assert (tmp_path / "out" / "best-fp32.onnx").is_file()
 
 
 @pytest.mark.slow
@@ -374,11 +392,11 @@ def test_what_a_reviewer_needs_besides_stands_in_a_second_table_of_80_columns(mo
 def test_a_p99_of_too_few_samples_is_said_to_need_more(n: int, said: bool) -> None:
     timed = measurement("int8 · onnxruntime", (1.0,) * n)
 
-    text = _deployment.more_numbers([row("int8", "onnxruntime", measurement=timed)])
+    text = _deployment.more_numbers([row("int8", "onnxruntime", measurement=timed)], longer="deploykit bench --all")
 
-    wanted = "\np99 is known from 1,000 samples on: deploykit bench --all --min-iters 1000"
+    wanted = "\np99 is known from 1,000 samples on:\n  deploykit bench --all --min-iters 1000"
     assert text.endswith(wanted) is said
-    alone = _deployment.more_numbers([row("int8", "onnxruntime", measurement=timed)], longer=False)
+    alone = _deployment.more_numbers([row("int8", "onnxruntime", measurement=timed)])
     assert alone.endswith("\np99 is known from 1,000 samples on") is said
 
 

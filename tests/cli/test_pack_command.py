@@ -78,13 +78,10 @@ def test_what_the_images_leave_open_is_packed_only_knowingly(kept: Store, tmp_pa
 
     said = deploykit(*call)
     assert said.code == 6
-    assert "not packed: undecided: the checkpoint itself is right on only 16.7 % of these images" in said.out
-    assert "; too few images to tell" in said.out
+    assert "not packed: undecided: too few images to tell" in said.out
 
     assert deploykit(*call, "--allow-undecided").code == 0
-    card = (tmp_path / "bundle" / "README.md").read_text()
-    assert "| accuracy | undecided: the checkpoint itself is right on only 16.7 % of these images" in card
-    assert "; too few images to tell" in card
+    assert "| accuracy | undecided: too few images to tell" in (tmp_path / "bundle" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -130,8 +127,7 @@ def test_a_files_limit_on_the_drop_is_asked_for_and_judged(line: "Line", tmp_pat
     assert free.code == 0
     assert "no limit on the drop of accuracy is set: --max-drop 0.5pt sets one" in free.err
     assert limited.code == 6
-    assert "not packed: undecided: " in limited.out
-    assert "; too few images to tell" in limited.out
+    assert "not packed: undecided: too few images to tell" in limited.out
     assert not (tmp_path / "other").exists()
 
 
@@ -205,7 +201,9 @@ def test_a_bundle_is_checked_on_its_golden_images_labels_or_a_checkpoint(
 
     golden = deploykit("check", bundle, *store, "--json")
     labels = deploykit("check", bundle, *store, "--against", "labels", "--images", images, "--json")
-    full = deploykit("check", bundle, *store, "--against", checkpoint, "--images", images, "--json")
+    full = deploykit(
+        "check", bundle, *store, "--against", checkpoint, "--images", images, "--max-drop", "60pt", "--json"
+    )
 
     found = [json.loads(said.out) for said in (golden, labels, full)]
     assert [said.code for said in (golden, labels, full)] == [0, 6, 0]  # labels without a limit decide nothing
@@ -234,9 +232,8 @@ def test_a_bundle_that_was_changed_is_not_checked(kept: Store, tmp_path: Path) -
     assert (said.code, "model.onnx: changed since it was packed" in said.error) == (2, True), said.err
     assert not (tmp_path / "store").exists()
 
-    size = file.stat().st_size
     file.unlink()
     inspected = deploykit("inspect", tmp_path / "bundle", "--json")
     found = json.loads(inspected.out)
     assert ["remark", "model.onnx: missing"] in found["facts"], inspected.err
-    assert found["passport"]["size_bytes"] == size
+    assert found["passport"] is None

@@ -22,6 +22,17 @@ def test_a_report_is_drawn_again_from_its_record_alone(tmp_path: Path) -> None:
         assert drawn.startswith((tmp_path / "given" / name).read_text()[:200].partition("sha256-")[0])
 
 
+def test_a_report_drawn_again_keeps_the_command_that_repeats_it(tmp_path: Path) -> None:
+    record = report.run(page_report(recipe_yaml="name: some\n"), tmp_path / "given").with_suffix(".json")
+    command = json.loads(record.read_text())["command"]
+
+    said = deploykit("report", record, "-o", tmp_path / "again")
+
+    assert "report  " in said.out, said.err
+    assert json.loads((tmp_path / "again" / page_report().recipe / "report.json").read_text())["command"] == command
+    assert "agree with each other, and no delivered file lies beside it; a report is not signed" in said.err
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -74,7 +74,10 @@ def test_a_probe_says_once_how_numpy_comes_to_a_device(tmp_path: Path, monkeypat
     assert said.code == 0, said.err
     assert said.out.count("apt-get") == 1
     assert "-m venv ~/deploykit && ~/deploykit/bin/python3 -m pip install numpy" in said.out
-    assert "deploykit devices add orin ssh://me@orin --accelerator cuda:0 --python PATH --replace" in said.out
+    assert (
+        "deploykit devices add orin ssh://me@orin --accelerator cuda:0 --python '~/deploykit/bin/python3' --replace"
+        in said.out
+    )
 
 
 def test_a_probe_is_a_record_too(named: str) -> None:

@@ -73,6 +73,16 @@ def test_no_python_at_all(board: Device) -> None:
     assert error.hint.startswith("on board: sudo apt-get install python3 python3-numpy, or name the one to use: ")
 
 
+def test_a_python_in_the_home_of_its_user_there(board: Device, server: Server) -> None:
+    there = server.device_home / "my env" / "python3"
+    there.parent.mkdir()
+    there.write_text(f'#!/bin/sh\nexec {board.python} "$@"\n')
+    there.chmod(0o755)
+
+    with links.connect_device(replace(board, python="~/my env/python3")) as connection:
+        assert connection.environment.cores
+
+
 def test_a_python_that_is_too_old(board: Device, tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text(OLD_PYTHON)

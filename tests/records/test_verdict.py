@@ -78,7 +78,8 @@ def test_permuted_labels_break_no_limit_on_labels() -> None:
 
 def test_a_low_score_of_the_checkpoint_itself_is_the_first_doubt() -> None:
     first = (
-        "the checkpoint itself is right on only 26.8 % of these images: its preprocessing or the labels are in doubt"
+        "the checkpoint itself is right on only 26.8 % of these images: its preprocessing or the labels are in doubt, "
+        "unless --min-top1 says that no more is expected"
     )
 
     assert judged(top1_reference=0.268, doubts=(PERMUTED,)).reasons == (first, PERMUTED)
@@ -92,8 +93,12 @@ def test_a_broken_limit_is_the_first_reason_however_low_the_score() -> None:
     assert verdict.reasons == judged(limits=Limits(min_sqnr_db=60)).reasons
 
 
-def test_a_low_score_of_the_checkpoint_alone_rejects_nothing() -> None:
-    assert judged(top1_reference=0.268).word == "accepted"
+def test_a_low_score_of_the_checkpoint_accepts_nothing_unless_no_more_is_expected() -> None:
+    low = {"top1_reference": 0.268, "top1": 0.265}
+
+    assert judged(**low).word == "undecided"
+    assert judged(**low, limits=Limits(min_top1=0.25)).word == "accepted"
+    assert judged(**low, limits=Limits(min_top1=0.9)).word == "rejected"
 
 
 def test_a_broken_limit_on_logits_rejects_whatever_the_labels_are() -> None:

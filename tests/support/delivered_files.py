@@ -10,8 +10,18 @@ if TYPE_CHECKING:
     from tiny_line import Line
 
 
-def delivered(line: "Line", name: str, engine: str, folder: Path, *, images: str = "", digest: str = "") -> Path:
+def delivered(
+    line: "Line",
+    name: str,
+    engine: str,
+    folder: Path,
+    *,
+    images: str = "",
+    digest: str = "",
+    max_drop: float | None = None,
+) -> Path:
     """Deliver one engine of the tiny line, checked on images of a name and a digest; return its main file."""
+    folder.mkdir(exist_ok=True)
     built, checkpoint = line.built(name, engine), line.recipe.source.checkpoint
     origin = Origin(
         checkpoint=checkpoint,
@@ -20,5 +30,6 @@ def delivered(line: "Line", name: str, engine: str, folder: Path, *, images: str
         images=images,
         n_images=1,
         images_sha256=digest,
+        max_drop=max_drop,
     )
     return line.store.copy_out(built, folder / f"best-{name}{Path(built.path).suffix}", origin)

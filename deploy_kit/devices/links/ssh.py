@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import shlex
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +56,7 @@ class SshConnection:
         found = self.client.ask("present", package=package)
         if found["present"]:
             return ""
-        python = shlex.quote(self.device.python)
+        python = self.device.python_word
         return install_line(package, bare=True, python=python, managed=found["managed"])
 
     def worker(self) -> RemoteWorker:

@@ -19,8 +19,13 @@ __all__ = ["load_report", "markdown", "notes", "run"]
 _PATHS = "# Relative paths begin at the folder in which deploykit was started.\n"
 
 
-def run(report: Report, folder: Path) -> Path:
+def run(report: Report, folder: Path, *, again: bool = False) -> Path:
     """Write ``report.json``, its views, and ``recipe.yaml``, which makes it again, into a folder.
+
+    Args:
+        report: What was found.
+        folder: Where to write.
+        again: Whether it is drawn again from its record, whose command stays: paths of the recipe begin where it ran.
 
     Returns:
         The path of ``report.md``.
@@ -37,7 +42,8 @@ def run(report: Report, folder: Path) -> Path:
     if report.recipe_yaml:
         recipe = folder / "recipe.yaml"
         files[recipe] = _PATHS + report.recipe_yaml.removeprefix(_PATHS)
-        report = dataclasses.replace(report, command=first_page.repeat_command(str(recipe), report.device))
+        if not again:
+            report = dataclasses.replace(report, command=first_page.repeat_command(str(recipe), report.device))
     files |= {
         folder / "report.json": json.dumps(codec.to_json(report), ensure_ascii=False, indent=1) + "\n",
         folder / "report.html": page.page(report),

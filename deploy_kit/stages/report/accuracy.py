@@ -39,8 +39,9 @@ def lines(checked: ParityReport) -> list[tuple[str, str]]:
 
 
 def given_files(checked: ParityReport | LabelScore) -> list[tuple[str, str]]:
-    """Name the files of an engine that was given as a file, as ``sha256sum`` does: the hash first, whole."""
-    return [("sha256 of FILE", f"{digest}  {name}") for name, digest in checked.files]
+    """Name the files of an engine that was given as a file, as ``sha256sum`` does, and how images became its input."""
+    files = [("sha256 of FILE", f"{digest}  {name}") for name, digest in checked.files]
+    return [*files, *([("preprocessing", checked.preprocessing)] if checked.preprocessing else [])]
 
 
 def _agreement(checked: ParityReport) -> str:

@@ -56,29 +56,37 @@ def verify_report(report: Report, where: str) -> None:
             raise refused(f"{where}: rows[{place}]", fault)
 
 
-def verify_delivered(report: Report, folder: Path) -> None:
+def verify_delivered(report: Report, folder: Path) -> int:
     """Refuse a report whose delivered files lie beside it and are not those it speaks of; absent ones are passed over.
 
     Args:
         report: As it was read.
         folder: Folder of its record.
 
+    Returns:
+        The number of files that were compared.
+
     Raises:
         InputError: A file has another sha256 than the report says, or its passport is of another checkpoint or images.
     """
-    engines = {row.label: row.artifact.sha256 for row in report.rows if row.artifact}
+    rows, compared = {row.label: row for row in report.rows if row.artifact}, 0
     for label, name in report.delivered:
+        row = rows.get(label)
         for engine, ending, _, wanted in report.parts:
             file = (folder / name).with_suffix(ending)
-            if engine == engines.get(label) and file.is_file() and (found := sha256_of(file)) != wanted:
+            if row is None or row.artifact is None or engine != row.artifact.sha256 or not file.is_file():
+                continue
+            if (found := sha256_of(file)) != wanted:
                 raise InputError(
                     f"{file}: expected sha256 {wanted}, as the report says, found {found}",
                     hint="get the file again from whoever made the report, or run deploykit again",
                 )
-        _verify_passport(report, folder / name)
+            compared += 1
+        _verify_passport(report, row, folder / name)
+    return compared
 
 
-def _verify_passport(report: Report, file: Path) -> None:
+def _verify_passport(report: Report, row: EngineRow | None, file: Path) -> None:
     passport = read_passport(file) if file.is_file() else None
     if passport is None or (origin := passport.origin) is None:
         return
@@ -86,9 +94,14 @@ def _verify_passport(report: Report, file: Path) -> None:
         ("checkpoint.sha256", report.checkpoint.sha256, origin.checkpoint_sha256),
         ("answers.sha256", report.answers.sha256, origin.answers_sha256),
         ("answers.images_sha256", report.answers.images_sha256, origin.images_sha256),
+        ("limits.max_drop", _limit_of(row), origin.max_drop),
     ):
-        if told and found and told != found:
+        if told not in (None, "") and found not in (None, "") and told != found:
             raise refused(str(passport_of(file)), (name, f"{told}, as the report says", found))
+
+
+def _limit_of(row: EngineRow | None) -> float | None:
+    return row.parity.limits.max_drop if row is not None and isinstance(row.parity, ParityReport) else None
 
 
 def verify_measurement(measured: Measurement, where: str) -> None:
@@ -118,7 +131,10 @@ def _beside_answers(parity: ParityReport, answers: ReferenceLogits) -> Iterator[
     own = parity.top1_reference
     if own is not None and answers.top1 is not None and not _same(own, answers.top1):
         yield "top1_reference", f"{answers.top1:g}, as in answers", own
-    if parity.flips is None or parity.task is not None:
+    if parity.task is not None:
+        return
+    yield from _in_classes(parity)
+    if parity.flips is None:
         return
     if not _same(1 - parity.flips.n / parity.n, parity.agreement):
         told = f"{1 - parity.flips.n / parity.n:g}, as {parity.flips.n} of {parity.n} flipped"
@@ -126,6 +142,18 @@ def _beside_answers(parity: ParityReport, answers: ReferenceLogits) -> Iterator[
     changed = (parity.drop.lost or 0) + (parity.drop.won or 0) if parity.drop is not None else 0
     if changed > parity.flips.n:
         yield "flips.n", f"at least the {changed} images lost and won", parity.flips.n
+
+
+def _in_classes(parity: ParityReport) -> Iterator[Fault]:
+    """Compute top-1 accuracies again from the recalls of the classes, where each image has one."""
+    scored = parity.scores
+    if scored is None or scored.measure != "recall" or sum(one.n for one in scored.classes) != parity.n:
+        return
+    for name, share in (("top1_reference", "reference"), ("top1", "found")):
+        told = getattr(parity, name)
+        again = sum(one.n * getattr(one, share) for one in scored.classes) / parity.n
+        if told is not None and not _same(again, told):
+            yield name, f"{again:g}, as the recalls of the classes give", told
 
 
 def _in_drop(drop: Drop, parity: ParityReport) -> Iterator[Fault]:
@@ -146,6 +174,10 @@ def _in_drop(drop: Drop, parity: ParityReport) -> Iterator[Fault]:
 def _in_row(row: EngineRow, report: Report) -> Iterator[Fault]:
     """Find numbers of an engine that contradict each other."""
     engine = row.artifact.sha256 if row.artifact else None
+    files = [digest for of, _, _, digest in report.parts if of == engine]
+    of_one_file = row.artifact is not None and row.artifact.built is None and len(files) == 1
+    if of_one_file and files[0] != engine and is_ours(report.version):
+        yield "artifact.sha256", f"{files[0]}, as in parts", engine
     for name, part in (("parity", row.parity), ("measurement", row.measurement)):
         if engine and isinstance(part, ParityReport | Measurement) and part.artifact != engine:
             yield f"{name}.artifact", f"the engine's sha256, {engine}", part.artifact

@@ -20,8 +20,8 @@ from deploy_kit.machine.environment import library_version
 from deploy_kit.records import codec, passports
 from deploy_kit.records.artifacts import Origin
 from deploy_kit.records.measurements import LoadGenResult
-from deploy_kit.records.parity import Drop
-from deploy_kit.records.results import ParityReport, Report
+from deploy_kit.records.parity import ClassScore, Drop
+from deploy_kit.records.results import Limits, ParityReport, Report
 from deploy_kit.stages import report as stage
 from deploy_kit.stages.report import page, plausible
 
@@ -183,6 +183,33 @@ def test_a_check_that_contradicts_its_counts_or_its_images_is_refused(path: str,
         plausible.verify_report(codec.from_json(Report, put(whole, path, value)), "report.json")
 
 
+def test_accuracies_that_the_recalls_of_the_classes_contradict_are_refused() -> None:
+    whole = page_report()
+    place, scored = next((i, r.parity) for i, r in enumerate(whole.rows) if isinstance(r.parity, ParityReport))
+    assert scored.scores is not None
+    classes = tuple(
+        ClassScore(index=index, name="", n=scored.n // 2, reference=scored.top1_reference, found=scored.top1)
+        for index in range(2)
+    )
+    whole = codec.to_json(whole)
+    at = f"rows.{place}.parity.scores.classes"
+    whole = put(whole, at, codec.to_json(replace(scored.scores, classes=classes))["classes"])
+    plausible.verify_report(codec.from_json(Report, whole), "report.json")
+
+    with pytest.raises(InputError, match=r"parity\.top1: expected .*, as the recalls of the classes give, found "):
+        plausible.verify_report(codec.from_json(Report, put(whole, f"{at}.0.found", 0.5)), "report.json")
+
+
+def test_a_file_of_another_hash_than_its_engine_s_is_refused() -> None:
+    engine = row("int8", "onnxruntime")
+    assert engine.artifact is not None
+    parts = ((engine.artifact.sha256, ".onnx", 6, "a" * 64),)
+    whole = made(engine, parts=parts, version=library_version("deploykit"))
+
+    with pytest.raises(InputError, match=r"artifact\.sha256: expected a{64}, as in parts, found "):
+        plausible.verify_report(whole, "report.json")
+
+
 def test_fewer_flips_than_images_lost_and_won_are_refused() -> None:
     whole = put(put(codec.to_json(page_report()), "rows.4.parity.flips.n", 10), "rows.4.parity.agreement", 0.999)
 
@@ -225,19 +252,22 @@ def test_findings_of_a_measurement_that_were_taken_away_are_refused(changes: dic
         ({"checkpoint_sha256": "0" * 64}, r"checkpoint\.sha256: expected c{64}"),
         ({"answers_sha256": "0" * 64}, r"answers\.sha256: expected b{64}"),
         ({"images_sha256": "0" * 64}, r"answers\.images_sha256: expected d{64}"),
+        ({"max_drop": 0.0}, r"limits\.max_drop: expected 0\.25"),
     ],
 )
-def test_a_passport_beside_the_record_must_be_of_its_checkpoint_and_images(
-    tmp_path: Path, changes: dict[str, str], field: str
+def test_a_passport_beside_the_record_must_be_of_its_checkpoint_images_and_limit(
+    tmp_path: Path, changes: dict[str, Any], field: str
 ) -> None:
     file = tmp_path / "some-int8.onnx"
     file.write_bytes(b"engine")
     engine = artifact("int8", "onnxruntime", sha256=sha256_of(file))
-    found = made(row("int8", "onnxruntime", artifact=engine), delivered=(("int8 · onnxruntime", file.name),))
+    held = parity("int8 · onnxruntime", limits=Limits(max_drop=0.25))
+    checked = row("int8", "onnxruntime", artifact=engine, parity=held)
+    found = made(checked, delivered=((checked.label, file.name),))
     found = replace(found, answers=replace(found.answers, images_sha256="d" * 64))
     origin = Origin(
         checkpoint="some.pth", checkpoint_sha256="c" * 64, accuracy="accepted", images="bundled:some", n_images=100,
-        answers_sha256="b" * 64, images_sha256="d" * 64,
+        answers_sha256="b" * 64, images_sha256="d" * 64, max_drop=0.25,
     )  # fmt: skip
 
     for one, refused in ((origin, False), (replace(origin, **changes), True)):
@@ -254,8 +284,8 @@ def test_a_delivered_file_beside_the_record_must_be_the_one_of_the_record(tmp_pa
     parts = ((engine.artifact.sha256, ".onnx", 6, digest),)
     found = made(engine, delivered=((engine.label, "some-int8.onnx"),), parts=parts)
 
-    plausible.verify_delivered(found, tmp_path)
-    plausible.verify_delivered(found, tmp_path / "elsewhere")  # absent: there is nothing to compare
+    assert plausible.verify_delivered(found, tmp_path) == 1
+    assert plausible.verify_delivered(found, tmp_path / "elsewhere") == 0  # absent: there is nothing to compare
     (tmp_path / "some-int8.onnx").write_bytes(b"another")
     with pytest.raises(InputError, match=f"expected sha256 {digest}, as the report says"):
         plausible.verify_delivered(found, tmp_path)
