@@ -67,7 +67,9 @@ def equalize_channels(
     signed: bool = False,
     bits: int = 8,
 ) -> tuple[EqualizedGroup, ...]:
-    """Equalize every group whose makers and readers are (transposed) convolutions and BNs, in place.
+    """Equalize every group, and every channel of one, whose makers and readers are (transposed) convolutions and BNs.
+
+    It is done in place.
 
     Args:
         model: A float32 graph; its outputs do not change but for rounding.
