@@ -48,6 +48,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
+def without_the_user_s_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no device that the user of this machine has named be known to tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def beside_other_load() -> Iterator[None]:
     """Let benches of tests be valid beside other tests; those of the rule itself set it back (`alone`)."""
     with pytest.MonkeyPatch.context() as patch:

@@ -252,6 +252,7 @@ def test_the_first_page_answers_a_reviewer() -> None:
     text = "".join(drawn(whole).texts)
     assert "Drop is in percentage points of top-1, with the 95 % interval of the paired difference, whose " in text
     assert "Speed-up is against fp32 · " in text
+    assert "): drop +0.09 [+0.01, +0.18] points, speed-up 2.38× [2.37, 2.39] against fp32 · onnxruntime." in text
     for value in (*facts.values(), *(line[3] for line in first_page.files(whole))):
         assert value in text
 

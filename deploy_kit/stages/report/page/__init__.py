@@ -107,7 +107,9 @@ def _winner(report: Report, label: str) -> Markup:
     """Name the recommended engine, with what a reader asks of it first: loss, speed and file."""
     row = next((row for row in report.rows if row.label == label), None)
     texts = {} if row is None else dict(zip(HEADINGS, cells(row), strict=True))
-    told = ", ".join(f"{what} {texts[what]}" for what in ("drop", "speed-up") if texts.get(what, NONE) != NONE)
+    against = f" against {row.speed_up.baseline}" if row is not None and row.speed_up else ""
+    units = {"drop": " points", "speed-up": against}
+    told = ", ".join(f"{what} {texts[what]}{unit}" for what, unit in units.items() if texts.get(what, NONE) != NONE)
     artifact = None if row is None else row.artifact
     digests = () if artifact is None else (f"sha256 {first_page.parts(report, artifact)[0][2][:12]}…",)
     file = ", ".join(filter(None, (dict(report.delivered).get(label), *digests)))
