@@ -75,6 +75,7 @@ class _Adopted:
     host: Context
     target: Context
     wrong: str
+    replaced: str
 
 
 def judge(given: GivenEngine, step: StepOptions, console: Console) -> ParityReport | LabelScore:
@@ -252,24 +253,37 @@ def _adopted(
         wrong = "" if stated else mismatch(given.file)
         if wrong:
             console.say(f"{given.file}: {wrong}")
-        preprocess = said.record(said.sides or _sides_of(given.file, stated)) if said else None
+        own = _own_preprocess(given.file, stated) if said else None
+        preprocess = said.record(said.sides or _sides_of(own)) if said else None
+        replaced = (
+            f"the preprocessing is stated, and the file's own is another: {own.words}"
+            if own and own != preprocess
+            else ""
+        )
         engine, _ = adopt.run(given.file, entry, target, preprocess=preprocess, stated=stated)
-        yield _Adopted(engine=engine, images=images, table=table, host=host, target=target, wrong=wrong)
+        yield _Adopted(
+            engine=engine, images=images, table=table, host=host, target=target, wrong=wrong, replaced=replaced
+        )
 
 
-def _sides_of(file: Path, stated: Artifact | None) -> tuple[int, int]:
+def _own_preprocess(file: Path, stated: Artifact | None) -> Preprocess | None:
+    """Return how images become the input by a bundle, a passport or an ONNX file; None where none says."""
+    passport = stated or read_passport(file)
+    known = passport.preprocess if passport else None
+    if known is None and onnx_bounds.is_onnx(file):
+        known = onnx_file.preprocess(onnx_file.load(file))
+    return known if isinstance(known, Preprocess) else None
+
+
+def _sides_of(own: Preprocess | None) -> tuple[int, int]:
     """Return height and width of the images that a file takes, where mean and std alone are given.
 
     Raises:
         RequestError: Nothing says them.
     """
-    passport = stated or read_passport(file)
-    known = passport.preprocess if passport else None
-    if known is None and onnx_bounds.is_onnx(file):
-        known = onnx_file.preprocess(onnx_file.load(file))
-    if not isinstance(known, Preprocess):
+    if own is None:
         raise RequestError("--mean and --std: expected the size of an image, too", hint="add e.g. --input 224x224")
-    return known.height, known.width
+    return own.height, own.width
 
 
 def _source(given: GivenEngine, engine: Artifact) -> SourceTable:
@@ -315,7 +329,8 @@ def _remarked(one: _Adopted, checked: ParityReport | LabelScore) -> ParityReport
     origin = one.engine.origin
     seen = origin is not None and origin.calibration_sha256 == one.images.open(one.engine.preprocess).digest
     doubts = tuple(filter(None, (one.wrong, "it was calibrated on these very images" if seen else "")))
-    return dataclasses.replace(checked, remarks=(*checked.remarks, *doubts), doubts=(*checked.doubts, *doubts))
+    remarks = (*checked.remarks, *filter(None, (one.replaced,)), *doubts)
+    return dataclasses.replace(checked, remarks=remarks, doubts=(*checked.doubts, *doubts))
 
 
 def _with_checkpoint(checked: ParityReport, source: SourceTable, engine: Artifact) -> ParityReport:

@@ -65,6 +65,7 @@ def _drawn_again(
     from deploy_kit.base.plain_text import shell_word
     from deploy_kit.cli import _deployment, _output_files
     from deploy_kit.cli._verdict_codes import report_code
+    from deploy_kit.stages import deliver
     from deploy_kit.stages import report as stage
     from deploy_kit.stages.report import plausible
 
@@ -77,8 +78,12 @@ def _drawn_again(
         found = stage.load_report(record)
         verify_recommendation(found, str(record))
         n = plausible.verify_delivered(found, record.parent)
-        beside = f"with {n} delivered files beside it" if n else "no delivered file lies beside it"
+        passports = deliver.verify_passports(found, record.parent)
+        with_files = f"with {n} delivered files and {passports} passports beside it"
+        beside = with_files if n else "no delivered file lies beside it"
         console.say(f"{record}: its numbers agree with each other, and {beside}; a report is not signed")
+        for name in stage.unlike_views(found, record.parent):
+            console.say(f"note: {record.parent / name}: changed, or not drawn from this record")
         folder = out / found.recipe
         _output_files.verify_report_folder(folder, found.checkpoint.name)
         console.result(found, _deployment.text(found, stage.run(found, folder, again=True)))

@@ -1,5 +1,6 @@
 """Accepted engines → a folder of files under speaking names, each with its passport; no other file is touched."""
 
+import dataclasses
 import glob
 import shlex
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from deploy_kit.base.errors import InputError
 from deploy_kit.recipe import Recipe, overrides
 from deploy_kit.records.artifacts import Artifact, Exported, Origin
 from deploy_kit.records.made_by import MadeBy
-from deploy_kit.records.passports import PASSPORT, files_of_copy, read_passport
+from deploy_kit.records.passports import PASSPORT, files_of_copy, mismatch, read_passport
 from deploy_kit.records.results import ParityReport, Report
 from deploy_kit.store import Store
 
@@ -28,6 +29,7 @@ class Delivered:
 
 
 NOTHING = Delivered()
+_LONGEST = 120  # characters of a value in a refusal
 
 
 def run(report: Report, folder: Path, store: Store) -> Delivered:
@@ -163,6 +165,49 @@ def _plain(stem: str, artifact: Artifact) -> str:
 
 def _told_apart(stem: str, artifact: Artifact) -> str:
     return f"{stem}-{artifact.name}-{artifact.engine}{Path(artifact.path).suffix}"
+
+
+def verify_passports(report: Report, folder: Path) -> int:
+    """Refuse a report beside whose record passports lie that are not those it would deliver.
+
+    Args:
+        report: As it was read from its record.
+        folder: Folder of the record.
+
+    Returns:
+        The number of passports that say what the report says.
+
+    Raises:
+        InputError: A passport was changed, is of another file, or says otherwise; the message names the field.
+    """
+    rows, agreeing = {row.label: row for row in report.rows}, 0
+    for label, name in report.delivered:
+        file, row = folder / name, rows.get(label)
+        if not file.is_file() or row is None or row.artifact is None or not isinstance(row.parity, ParityReport):
+            continue
+        hint = "take the report, the files and their passports as they were delivered"
+        if wrong := mismatch(file):
+            raise InputError(f"{file}: {wrong}", hint=hint)
+        passport = read_passport(file)
+        if passport is None:
+            continue
+        told: list[tuple[str, Artifact | Origin, Artifact | Origin]] = [("", row.artifact, passport)]
+        if passport.origin is not None:
+            told.append(("origin.", _origin(report, row.artifact, row.parity), passport.origin))
+        for place, ours, theirs in told:
+            for entry in dataclasses.fields(ours):
+                wanted, found = getattr(ours, entry.name), getattr(theirs, entry.name)
+                # What a passport of an earlier version does not say contradicts nothing.
+                if entry.name != "origin" and found not in (None, "") and found != wanted:
+                    what = f"{file.name}: the report and the passport beside it differ in {place}{entry.name}"
+                    raise InputError(f"{what}: {_short(wanted)} and {_short(found)}", hint=hint)
+        agreeing += 1
+    return agreeing
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _origin(report: Report, artifact: Artifact, parity: ParityReport) -> Origin:

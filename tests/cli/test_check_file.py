@@ -129,6 +129,17 @@ def test_a_passport_without_its_own_hash_leaves_the_check_open(line: "Line", tmp
 
 
 @pytest.mark.slow
+def test_stated_preprocessing_is_told_beside_the_file_s_own(line: "Line", tmp_path: Path) -> None:
+    call = (delivered(line, "fp32", "onnxruntime", tmp_path), line, "--against", "labels", "--min-top1", "1%")
+    said = "the preprocessing is stated, and the file's own is another: images of 16×16 px, gray"
+
+    other, own = check(*call, "--mean", "0", "--std", "1"), check(*call, "--mean", "0.5", "--std", "0.25")
+
+    assert (said in other.out, said in own.out) == (True, False), other.err
+    assert re.search(r"^preprocessing +images of 16×16 px.* with mean 0 and std 1$", other.out, re.MULTILINE)
+
+
+@pytest.mark.slow
 def test_another_checkpoint_rejects_it(line: "Line", tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other.safetensors", tiny_model(seed=9))
 

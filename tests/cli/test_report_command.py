@@ -7,6 +7,7 @@ import pytest
 from command_line import deploykit
 from page_records import page_report
 
+from deploy_kit.machine.environment import library_version
 from deploy_kit.stages import report
 
 
@@ -31,6 +32,21 @@ def test_a_report_drawn_again_keeps_the_command_that_repeats_it(tmp_path: Path) 
     assert "report  " in said.out, said.err
     assert json.loads((tmp_path / "again" / page_report().recipe / "report.json").read_text())["command"] == command
     assert "agree with each other, and no delivered file lies beside it; a report is not signed" in said.err
+
+
+def test_a_page_or_recipe_that_the_record_does_not_draw_is_named(tmp_path: Path) -> None:
+    mine = page_report(recipe_yaml="name: some\n", version=library_version("deploykit"))
+    first = report.run(mine, tmp_path / "first").with_suffix(".json")
+    record = report.run(report.load_report(first), tmp_path / "given").with_suffix(".json")
+    whole = deploykit("report", record, "-o", tmp_path / "again")
+    for name in ("report.html", "recipe.yaml"):
+        (record.with_name(name)).write_text("changed")
+
+    changed = deploykit("report", record, "-o", tmp_path / "again")
+
+    assert "not drawn from this record" not in whole.err
+    for name, found in (("report.html", True), ("recipe.yaml", True), ("report.md", False)):
+        assert (f"note: {record.with_name(name)}: changed, or not drawn from this record" in changed.err) is found
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from deploy_kit.stages.report import content, page, plausible
 from deploy_kit.stages.report.content import notes
 from deploy_kit.stages.report.markdown import section, table
 
-__all__ = ["load_report", "markdown", "notes", "run"]
+__all__ = ["load_report", "markdown", "notes", "run", "unlike_views"]
 
 _PATHS = "# Relative paths begin at the folder in which deploykit was started.\n"
 
@@ -51,6 +51,25 @@ def run(report: Report, folder: Path, *, again: bool = False) -> Path:
     }
     write_together(files)
     return folder / "report.md"
+
+
+def unlike_views(report: Report, folder: Path) -> tuple[str, ...]:
+    """Name the files beside a record that are not what it draws; none where another version made it.
+
+    Args:
+        report: As it was read from its record.
+        folder: Folder of the record.
+    """
+    if not plausible.is_ours(report.version):
+        return ()
+    drawn = {"report.md": markdown(report), "report.html": page.page(report)}
+    if report.recipe_yaml:
+        drawn["recipe.yaml"] = _PATHS + report.recipe_yaml.removeprefix(_PATHS)
+    return tuple(
+        name
+        for name, text in drawn.items()
+        if (folder / name).is_file() and (folder / name).read_bytes() != text.encode("utf-8")
+    )
 
 
 def load_report(path: Path) -> Report:

@@ -15,7 +15,6 @@ from deploy_kit.measure.speed_ups import speed_up
 from deploy_kit.records.artifacts import ReferenceLogits
 from deploy_kit.records.measurements import Measurement
 from deploy_kit.records.parity import Drop
-from deploy_kit.records.passports import passport_of, read_passport
 from deploy_kit.records.readings import Roof
 from deploy_kit.records.results import EngineRow, ParityReport, Report
 
@@ -67,7 +66,7 @@ def verify_delivered(report: Report, folder: Path) -> int:
         The number of files that were compared.
 
     Raises:
-        InputError: A file has another sha256 than the report says, or its passport is of another checkpoint or images.
+        InputError: A file has another sha256 than the report says.
     """
     rows, compared = {row.label: row for row in report.rows if row.artifact}, 0
     for label, name in report.delivered:
@@ -82,26 +81,7 @@ def verify_delivered(report: Report, folder: Path) -> int:
                     hint="get the file again from whoever made the report, or run deploykit again",
                 )
             compared += 1
-        _verify_passport(report, row, folder / name)
     return compared
-
-
-def _verify_passport(report: Report, row: EngineRow | None, file: Path) -> None:
-    passport = read_passport(file) if file.is_file() else None
-    if passport is None or (origin := passport.origin) is None:
-        return
-    for name, told, found in (
-        ("checkpoint.sha256", report.checkpoint.sha256, origin.checkpoint_sha256),
-        ("answers.sha256", report.answers.sha256, origin.answers_sha256),
-        ("answers.images_sha256", report.answers.images_sha256, origin.images_sha256),
-        ("limits.max_drop", _limit_of(row), origin.max_drop),
-    ):
-        if told not in (None, "") and found not in (None, "") and told != found:
-            raise refused(str(passport_of(file)), (name, f"{told}, as the report says", found))
-
-
-def _limit_of(row: EngineRow | None) -> float | None:
-    return row.parity.limits.max_drop if row is not None and isinstance(row.parity, ParityReport) else None
 
 
 def verify_measurement(measured: Measurement, where: str) -> None:

@@ -13,18 +13,21 @@ import pytest
 from command_line import deploykit
 from page_records import page_report
 from report_records import HERE, artifact, made, measurement, parity, row
+from tiny_densenet import TINY_PREPROCESS
 
 from deploy_kit.base.errors import DeployKitError, InputError, StoreError
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.machine.environment import library_version
 from deploy_kit.records import codec, passports
-from deploy_kit.records.artifacts import Origin
+from deploy_kit.records.artifacts import Artifact
 from deploy_kit.records.measurements import LoadGenResult
 from deploy_kit.records.parity import ClassScore, Drop
 from deploy_kit.records.results import Limits, ParityReport, Report
+from deploy_kit.stages import deliver
 from deploy_kit.stages import report as stage
 from deploy_kit.stages.report import page, plausible
 
+LABEL = "int8 · onnxruntime"
 LOADGEN = LoadGenResult(valid=False, sentence="too few queries", version="5", summary=())
 
 
@@ -247,33 +250,60 @@ def test_findings_of_a_measurement_that_were_taken_away_are_refused(changes: dic
 
 
 @pytest.mark.parametrize(
-    ("changes", "field"),
+    ("changes", "said"),
     [
-        ({"checkpoint_sha256": "0" * 64}, r"checkpoint\.sha256: expected c{64}"),
-        ({"answers_sha256": "0" * 64}, r"answers\.sha256: expected b{64}"),
-        ({"images_sha256": "0" * 64}, r"answers\.images_sha256: expected d{64}"),
-        ({"max_drop": 0.0}, r"limits\.max_drop: expected 0\.25"),
+        ({"origin": {"checkpoint_sha256": "0" * 64}}, r"differ in origin\.checkpoint_sha256: c{64} and 0{64}"),
+        ({"origin": {"answers_sha256": "0" * 64}}, r"differ in origin\.answers_sha256: b{64} and 0"),
+        ({"origin": {"images_sha256": "0" * 64}}, r"differ in origin\.images_sha256: d{64} and 0"),
+        ({"origin": {"max_drop": 0.0}}, r"differ in origin\.max_drop: 0\.25 and 0\.0"),
+        ({"origin": {"accuracy": "accepted (SQNR ≥ 99 dB)"}}, r"differ in origin\.accuracy: "),
+        ({"origin": {"images": "other"}}, r"differ in origin\.images: bundled:some and other"),
+        ({"precision": "fp32"}, r"differ in precision: int8 and fp32"),
+        ({"preprocess": replace(TINY_PREPROCESS, mean=(0.0,))}, r"differ in preprocess: "),
+        ({"origin": {"max_drop": None, "images_sha256": ""}}, ""),  # of an earlier version
     ],
 )
-def test_a_passport_beside_the_record_must_be_of_its_checkpoint_images_and_limit(
-    tmp_path: Path, changes: dict[str, Any], field: str
+def test_a_passport_beside_the_record_must_say_what_the_record_says(
+    tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    file = tmp_path / "some-int8.onnx"
+    found, file, passport = delivered_beside(tmp_path)
+    assert deliver.verify_passports(found, tmp_path) == 1
+    origin = replace(passport.origin, **changes.pop("origin", {}))
+    passports.passport_of(file).write_text(passports.sealed(replace(passport, origin=origin, **changes)))
+
+    with pytest.raises(InputError, match=said) if said else nullcontext():
+        assert deliver.verify_passports(found, tmp_path) == 1
+
+
+def test_a_passport_that_cannot_be_relied_on_is_not_passed_over(tmp_path: Path) -> None:
+    found, file, _ = delivered_beside(tmp_path)
+    beside = passports.passport_of(file)
+    whole = beside.read_text()
+    for text, said in (
+        (whole.replace("bundled:some", "bundled:any"), "was changed since it was written"),
+        ("{", "cannot be read"),
+        (json.dumps({k: v for k, v in json.loads(whole).items() if k != "record_sha256"}), "has no record_sha256"),
+    ):
+        beside.write_text(text)
+        with pytest.raises(InputError, match=said):
+            deliver.verify_passports(found, tmp_path)
+    beside.unlink()
+
+    assert deliver.verify_passports(found, tmp_path) == 0
+
+
+def delivered_beside(folder: Path) -> tuple[Report, Path, Artifact]:
+    """Write one engine's file and its passport; return their report, the file and the passport."""
+    file = folder / "some-int8.onnx"
     file.write_bytes(b"engine")
     engine = artifact("int8", "onnxruntime", sha256=sha256_of(file))
-    held = parity("int8 · onnxruntime", limits=Limits(max_drop=0.25))
-    checked = row("int8", "onnxruntime", artifact=engine, parity=held)
+    checked = row("int8", "onnxruntime", artifact=engine, parity=parity(LABEL, limits=Limits(max_drop=0.25)))
     found = made(checked, delivered=((checked.label, file.name),))
     found = replace(found, answers=replace(found.answers, images_sha256="d" * 64))
-    origin = Origin(
-        checkpoint="some.pth", checkpoint_sha256="c" * 64, accuracy="accepted", images="bundled:some", n_images=100,
-        answers_sha256="b" * 64, images_sha256="d" * 64, max_drop=0.25,
-    )  # fmt: skip
-
-    for one, refused in ((origin, False), (replace(origin, **changes), True)):
-        passports.passport_of(file).write_text(passports.sealed(replace(engine, origin=one)))
-        with pytest.raises(InputError, match=f"{field}, as the report says, found 0") if refused else nullcontext():
-            plausible.verify_delivered(found, tmp_path)
+    assert isinstance(checked.parity, ParityReport)
+    passport = replace(engine, origin=deliver._origin(found, engine, checked.parity))
+    passports.passport_of(file).write_text(passports.sealed(passport))
+    return found, file, passport
 
 
 def test_a_delivered_file_beside_the_record_must_be_the_one_of_the_record(tmp_path: Path) -> None:
