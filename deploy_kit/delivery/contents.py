@@ -158,6 +158,7 @@ def _compared(
     faults, known = [], _folders(manifest)
     if not manifests.is_as_written((folder / manifests.FILE).read_bytes()):
         faults.append(f"{manifests.FILE}: changed since it was packed: its sha256 is not {manifest.sha256[:12]}…")
+    faults += [f"{manifests.FILE}: {why}" for why in manifest.check.contradictions]
     for file in manifest.files:
         if file.path not in names:
             faults.append(f"{file.path}: missing")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -143,6 +144,24 @@ class PackedCheck:
     top1: float | None
     drop: Drop | None
     remarks: tuple[str, ...]
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """Say what of its numbers cannot be beside each other: a limit that is not kept where the word is accepted."""
+        limits, drop = self.limits, self.drop
+        kept = (
+            ("SQNR", limits.min_sqnr_db is None or self.sqnr_db >= limits.min_sqnr_db),
+            ("agreement", limits.min_agreement is None or self.agreement >= limits.min_agreement),
+            ("drop", drop is None or limits.max_drop is None or drop.high <= limits.max_drop),
+            ("top-1", self.top1 is None or limits.min_top1 is None or self.top1 >= limits.min_top1),
+        )
+        found = [f"accepted, and its {what} is beyond its limit" for what, held in kept if not held]
+        found = found if self.accuracy.word == "accepted" else []
+        if drop is not None and drop.what == "top-1" and self.top1 is not None and self.top1_reference is not None:
+            lost = 100 * (self.top1_reference - self.top1)
+            if not math.isclose(lost, drop.points, abs_tol=1e-6):
+                found.append(f"a drop of {drop.points:g} points, and its accuracies differ by {lost:g}")
+        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundle_making import edit_manifest
@@ -286,6 +287,27 @@ def test_a_zip_that_was_cut_off_is_refused(bundle: Path, tmp_path: Path) -> None
     broken[len(whole) // 2] ^= 0xFF
     (tmp_path / "broken.zip").write_bytes(broken)
     refusal(tmp_path / "broken.zip")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"limits": {"max_drop": -99.0}}, "manifest.json: accepted, and its drop is beyond its limit"),
+        ({"limits": {"min_sqnr_db": 999.0}}, "manifest.json: accepted, and its SQNR is beyond its limit"),
+        ({"limits": {"min_top1": 1.0}}, "manifest.json: accepted, and its top-1 is beyond its limit"),
+        ({"top1": 0.5, "top1_reference": 0.99}, "manifest.json: a drop of 0 points, and its accuracies differ by 49"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_no_bundle_s(bundle: Path, change: dict[str, Any], said: str) -> None:
+    def changed(data: dict[str, Any]) -> None:
+        check = data["check"]
+        check["accuracy"] = {"word": "accepted", "reasons": [], "limits": []}
+        check["limits"] |= change.get("limits", {})
+        check |= {key: value for key, value in change.items() if key != "limits"}
+
+    edit_manifest(bundle, changed)
+
+    assert said in refusal(bundle)
 
 
 def test_manifests_survive_writing_and_reading(bundle: Path) -> None:
