@@ -76,10 +76,13 @@ def _line(row: EngineRow, part: BenchTable) -> tuple[str, ...]:
         return (row.label, NONE, NONE, *(NONE for _ in part.percentiles), NONE, why)
     values = [m.percentile_ms(percent) for percent in part.percentiles]
     cells = [NONE if value is None else f"{value:.3f} ms" for value in values]
+    budget, judged = part.latency_budget_ms, m.percentile_ms(max(part.percentiles))
+    kept = budget is not None and judged is not None and not (m.emulated or m.invalid or row.misses)
     verdicts = [
         m.emulated,
         row.speed_up.verdict if row.speed_up else "",
         *row.misses,
+        f"p{max(part.percentiles):g} ≤ {budget:g} ms: kept" if kept else "",
         *(["INVALID"] if m.invalid else []),
     ]
     verdict = "; ".join(filter(None, verdicts)) or ("baseline" if row.label == part.baseline else "measured")

@@ -73,6 +73,11 @@ class ImageOptions:
                     f"--input: expected height and width of an image, found '{size}'", hint="--input 224x224"
                 )
             given |= dict(zip(("height", "width"), sides, strict=True))
+            if self.resize is not None and self.resize < min(sides):  # the shorter side; the other may be longer
+                raise RequestError(
+                    f"--resize {self.resize}: expected at least {min(sides)} px, as --input {size} is cut out of it",
+                    hint=f"--resize {max(sides)}",
+                )
         means, stds = _numbers("--mean", mean), _numbers("--std", std)
         color = self.color or ("gray" if len(means) == 1 else "rgb")
         return {"preprocess": {"color": color, "mean": means, "std": stds, **given}}

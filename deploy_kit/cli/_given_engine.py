@@ -233,7 +233,13 @@ def _adopted(
     base = recipe.load_recipe(step.recipe or overrides.DEFAULT)
     images = _images(given, step, stated)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
-    said = overrides.source_table({**given.source, "checkpoint": str(given.file)}).preprocess
+    own = _own_preprocess(given.file, stated)
+    stating = given.source.get("preprocess") or {}
+    if own is not None and stating and "height" not in stating:  # mean and std alone replace the file's alone
+        kept = {"height": own.height, "width": own.width, "resize": own.resize, "interpolation": own.interpolation}
+        stating = {**kept, **stating}
+    facts = {**given.source, "checkpoint": str(given.file), "preprocess": stating or None}
+    said = overrides.source_table(facts).preprocess
     if said is None and given.source.get("input"):
         raise RequestError(
             "--input: alone it changes nothing, as a file's preprocessing is taken or stated as a whole",
@@ -253,11 +259,10 @@ def _adopted(
         wrong = "" if stated else mismatch(given.file)
         if wrong:
             console.say(f"{given.file}: {wrong}")
-        own = _own_preprocess(given.file, stated) if said else None
         preprocess = said.record(said.sides or _sides_of(own)) if said else None
         replaced = (
             f"the preprocessing is stated, and the file's own is another: {own.words}"
-            if own and own != preprocess
+            if said and own and own != preprocess
             else ""
         )
         engine, _ = adopt.run(given.file, entry, target, preprocess=preprocess, stated=stated)
@@ -268,6 +273,8 @@ def _adopted(
 
 def _own_preprocess(file: Path, stated: Artifact | None) -> Preprocess | None:
     """Return how images become the input by a bundle, a passport or an ONNX file; None where none says."""
+    if not file.is_file():
+        return None
     passport = stated or read_passport(file)
     known = passport.preprocess if passport else None
     if known is None and onnx_bounds.is_onnx(file):

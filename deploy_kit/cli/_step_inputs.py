@@ -7,7 +7,7 @@ from deploy_kit import pipeline
 from deploy_kit.base.errors import RequestError, UnknownNameError, nearest
 from deploy_kit.cli._console import Console
 from deploy_kit.pipeline import Run
-from deploy_kit.records.artifacts import Artifact, Exported
+from deploy_kit.records.artifacts import Artifact, Exported, Preprocess
 from deploy_kit.records.results import Simplified
 from deploy_kit.store import Store
 
@@ -118,12 +118,24 @@ def newest_engine(
     meant = [one for one in built if engine in (None, one.engine) and variant in (None, one.name)]
     if not meant:
         wanted = f"{variant or 'any variant'} · {engine or 'any engine'}"
+        every = run.store.all(Artifact, "build")
+        others = [one for one in every if engine in (None, one.engine) and variant in (None, one.name)]
+        if others:
+            raise RequestError(
+                f"{run.store.root}: '{wanted}' was built here of another export than the newest, which has: "
+                f"{_words(built[0])}",
+                hint=f"give its delivered file, or export again as it was first: {_words(others[0])}",
+            )
         raise RequestError(
             f"{run.store.root}: '{wanted}' was not built here yet",
             hint=nearest(wanted, [one.label for one in built]),
         )
     console.say(f"using {meant[0].path} ({meant[0].label}){_inputs_told_apart(run, meant[0])}")
     return meant[0]
+
+
+def _words(engine: Artifact) -> str:
+    return engine.preprocess.words if isinstance(engine.preprocess, Preprocess) else f"input {engine.inputs[0].shape}"
 
 
 def tell_inputs_apart(run: Run, console: Console, engines: Iterable[Artifact]) -> None:

@@ -130,7 +130,8 @@ def _over_budget(measured: Measurement, percent: float, budget_ms: float) -> str
         return f"LoadGen: latency budget {budget_ms:g} ms not kept: {said.sentence}" if said.over_budget else ""
     value, n = measured.percentile_ms(percent), len(measured.samples_ms)
     if value is None:
-        return f"p{percent:g} cannot be judged: it needs {samples_for(percent):,} samples, {n:,} were taken (min_iters)"
+        needed = samples_for(percent)
+        return f"p{percent:g} cannot be judged: it needs {needed:,} samples (--min-iters {needed}), {n:,} were taken"
     return f"p{percent:g} {value:.4g} ms, at most {budget_ms:g} ms asked for" if value > budget_ms else ""
 
 

@@ -134,6 +134,12 @@ CASES = {
         r"^error: gone\.safetensors: no such file",
         "begins in the folder in which",
     ),
+    "images scaled to less than the input": Case(
+        lambda d, s: ["deploy", "demo", "--input", "28x28", "--resize", "20", "--mean", "0.5", "--std", "0.5"],
+        2,
+        r"--resize 20: expected at least 28 px",
+        "--resize 28",
+    ),
     "a misspelt recipe": Case(
         lambda d, s: ["run", d / "tiny.yam"], 2, r"tiny\.yam: no such recipe", r"did you mean '.*tiny\.yaml'"
     ),

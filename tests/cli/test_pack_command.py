@@ -84,6 +84,19 @@ def test_what_the_images_leave_open_is_packed_only_knowingly(kept: Store, tmp_pa
     assert "| accuracy | undecided: too few images to tell" in (tmp_path / "bundle" / "README.md").read_text()
 
 
+def test_an_engine_of_another_export_is_said_to_be_one(kept: Store, line: "Line", tmp_path: Path) -> None:
+    place = ("--store", kept.root, "--recipe", judged_by(kept, tmp_path))
+    stated = ("--input", "16x16", "--mean", "0.25", "--std", "0.25")
+    assert deploykit("export", line.recipe.source.checkpoint, *stated, *place).code == 0
+    assert deploykit("build", "--engine", "onnxruntime", "--store", kept.root).code == 0
+
+    said = deploykit("pack", "--variant", "int8", "--store", kept.root, "-o", tmp_path / "bundle")
+
+    assert said.code == 2
+    assert "'int8 · any engine' was built here of another export than the newest, which has: images" in said.error
+    assert "with mean 0.25 and std 0.25" in said.error and "with mean 0.5 and std 0.25" in said.fix
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -252,7 +252,7 @@ def test_a_budget_is_held_against_the_largest_percentile() -> None:
 def test_a_budget_that_samples_cannot_judge_is_not_kept() -> None:
     missed = bench.misses(measurement("one", [1.0] * 99), budget(8))
 
-    assert missed == ("p90 cannot be judged: it needs 100 samples, 99 were taken (min_iters)",)
+    assert missed == ("p90 cannot be judged: it needs 100 samples (--min-iters 100), 99 were taken",)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,14 @@ def test_the_table_of_bench_marks_the_row():
     assert [MARK in line for line in lines if " ms " in line] == [False, True]
 
 
+def test_a_budget_that_is_kept_is_said_to_be_on_a_real_machine_alone():
+    part = PART.model_copy(update={"latency_budget_ms": 100.0, "percentiles": (50.0,)})
+
+    lines = _bench_tables.latencies({"edge": [row(REAL), row(INT8)]}, part).splitlines()
+
+    assert ["p50 ≤ 100 ms: kept" in line for line in lines if " ms " in line] == [True, False]
+
+
 def test_the_note_below_it_names_the_emulator():
     notes = _bench_tables.latencies({"edge": [row(INT8)]}, PART)
 
