@@ -233,8 +233,8 @@ def _adopted(
     base = recipe.load_recipe(step.recipe or overrides.DEFAULT)
     images = _images(given, step, stated)
     entry = BuildEntry(engine=given.engine, variants=()) if given.engine else None
-    own = _own_preprocess(given.file, stated)
     stating = given.source.get("preprocess") or {}
+    own = _own_preprocess(given.file, stated) if stating else None
     if own is not None and stating and "height" not in stating:  # mean and std alone replace the file's alone
         kept = {"height": own.height, "width": own.width, "resize": own.resize, "interpolation": own.interpolation}
         stating = {**kept, **stating}
@@ -262,7 +262,7 @@ def _adopted(
         preprocess = said.record(said.sides or _sides_of(own)) if said else None
         replaced = (
             f"the preprocessing is stated, and the file's own is another: {own.words}"
-            if said and own and own != preprocess
+            if own and own != preprocess
             else ""
         )
         engine, _ = adopt.run(given.file, entry, target, preprocess=preprocess, stated=stated)
@@ -318,8 +318,8 @@ def _checked(
     max_drop: float | None = None,
     min_top1: float | None = None,
 ) -> ParityReport:
-    """Check an engine, by the limits of its passport on what neither the call nor the recipe limits."""
-    own, table = engine.origin, one.table.limits.get(engine.precision, LimitsTable())
+    """Check an engine: on labels by the limits of its passport, too, where neither the call nor the recipe has one."""
+    own, table = engine.origin if logits.labelled else None, one.table.limits.get(engine.precision, LimitsTable())
     asked = {"max_drop": max_drop, "min_top1": min_top1}
     unsaid = [name for name, limit in asked.items() if limit is None and getattr(table, name) is None]
     recorded = {name: getattr(own, name) for name in unsaid if own is not None and getattr(own, name) is not None}
