@@ -72,8 +72,8 @@ def inspect_file(path: Path, source: SourceTable | None = None, sides: tuple[int
     path = _main_file(path)
     passport = read_passport(path)
     if path.suffix in _ENGINE_SUFFIXES:
-        return _engine(path, passport)
-    return _onnx(path, passport) if onnx_bounds.is_onnx(path) else _checkpoint(path, source, sides)
+        return _engine(path, passport, mismatch(path))  # which hashes the file once more
+    return _onnx(path, passport, mismatch(path)) if onnx_bounds.is_onnx(path) else _checkpoint(path, source, sides)
 
 
 def _bundle(path: Path) -> Inspection:
@@ -81,7 +81,7 @@ def _bundle(path: Path) -> Inspection:
         manifest, file = bundle.manifest, bundle.engine_file
         known = _onnx if file.is_file() and onnx_bounds.is_onnx(file) else _engine
         # What was changed is not what the manifest describes: its claims are withheld.
-        engine = _changed(file) if bundle.faults else known(file, bundle.passport)
+        engine = _changed(file) if bundle.faults else known(file, bundle.passport, "")
         facts = [("bundle", manifest.name), ("signed", "yes" if bundle.signed else "no")]
         facts += [("remark", fault) for fault in bundle.faults]
         named = known is _engine and not bundle.faults
@@ -96,7 +96,7 @@ def _bundle(path: Path) -> Inspection:
 def _changed(file: Path) -> Inspection:
     """Describe the engine of a bundle that is not what was packed: what can be read of the file itself."""
     if file.is_file() and onnx_bounds.is_onnx(file):
-        return _onnx(file, None)
+        return _onnx(file, None, "")
     hashes = _hash_rows(file)
     return Inspection(kind="engine", path=str(file), size_bytes=0, title="engine, not what was packed", facts=hashes)
 
@@ -160,7 +160,7 @@ def _sides(read: Checkpoint, asked: tuple[int, ...] | None) -> tuple[tuple[int, 
     return known[0], (f"input size {'×'.join(map(str, known[0]))}: {known[1]}",)
 
 
-def _onnx(path: Path, passport: Artifact | None) -> Inspection:
+def _onnx(path: Path, passport: Artifact | None, wrong: str) -> Inspection:
     from deploy_kit.graph import onnx_file  # and onnx_ir, which no checkpoint needs: 0.5 s
 
     model = onnx_file.load(path)
@@ -179,7 +179,7 @@ def _onnx(path: Path, passport: Artifact | None) -> Inspection:
         *_classes_row(onnx_file.classes(model)),
         *_hash_rows(path),
     ]
-    if wrong := mismatch(path):  # which hashes the file once more
+    if wrong:
         facts.append(("remark", wrong))
     return Inspection(
         kind="onnx",
@@ -206,8 +206,7 @@ def _preprocess_rows(preprocess: Preprocess | BareInput) -> tuple[tuple[str, str
     return (("preprocess", codec.canonical_json(preprocess)), *words)
 
 
-def _engine(path: Path, passport: Artifact | None) -> Inspection:
-    wrong = mismatch(path)  # which hashes the file once more
+def _engine(path: Path, passport: Artifact | None, wrong: str) -> Inspection:
     if passport is None and wrong:
         raise InputError(
             f"{path}: {wrong}",

@@ -69,9 +69,10 @@ def pack(
     stated = image.source_table() | facts.source_table()
     file = step.model if against is not None or _given_engine.is_engine(step.model) else None
     points, top1 = _quantities.points("--max-drop", max_drop), _quantities.share("--min-top1", min_top1)
-    if file is None and (stated or against is not None or points is not None):
+    if file is None and (stated or against is not None or points is not None or top1 is not None):
         raise RequestError(
-            "--against, --max-drop, --input and facts of a checkpoint are about an engine's file, and none is given",
+            "--against, --max-drop, --min-top1, --input and facts of a checkpoint are about an engine's file, and none "
+            "is given",
             hint="deploykit pack model.onnx --against CHECKPOINT --images FOLDER",
         )
     if file is not None and variant is not None:

@@ -23,7 +23,7 @@ from deploy_kit.delivery import contents
 from deploy_kit.devices import inference
 from deploy_kit.records.artifacts import Preprocess
 from deploy_kit.records.parity import LabelScore
-from deploy_kit.records.passports import read_passport, sealed
+from deploy_kit.records.passports import mismatch, read_passport, sealed
 
 if TYPE_CHECKING:
     from tiny_line import Line
@@ -126,6 +126,15 @@ def test_a_passport_without_its_own_hash_leaves_the_check_open(line: "Line", tmp
     why = f"its passport, {passport.name}, has no record_sha256: a change of it could not be seen"
     assert (said.code, f"undecided: {why}" in said.out) == (6, True), said.out
     assert re.search(rf"^remark +{re.escape(why)}$", inspected.out, re.MULTILINE)
+
+
+def test_what_a_plan_needs_beside_it_is_no_passport_without_a_hash(line: "Line", tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(line.store.path(line.built("fp32", "onnxruntime")).parent, home)
+    main = next(home.glob("*.onnx"))
+    main.with_name(main.name + ".passport.json").write_text('{"built": null, "proof": null}')
+
+    assert mismatch(main) == ""
 
 
 @pytest.mark.slow

@@ -155,6 +155,11 @@ def test_a_foreign_file_is_packed_once_its_input_and_its_checkpoint_are_said(lin
         ((*against, *STATED), "no images to check on", "give --images FOLDER"),
         ((*against, *images), "nothing says how an image becomes its input", "give --input, --mean and --std"),
         ((*STATED, *images), "are about an engine's file, and none is given", "--against CHECKPOINT --images FOLDER"),
+        (
+            ("--min-top1", "50%"),
+            "are about an engine's file, and none is given",
+            "--against CHECKPOINT --images FOLDER",
+        ),
         (("--against", "labels", *STATED, *images), "labels are none", "--against CHECKPOINT, or the ONNX file"),
         ((*against, *STATED, *images, "--variant", "int8"), "--variant is about engines of the store", "leave out"),
     ):

@@ -226,9 +226,11 @@ def _of_parts(value: ir.Value, of: dict[ir.Value, np.ndarray]) -> np.ndarray:
 
 def _follow(value: ir.Value, maps: dict[ir.Value, Affine]) -> None:
     """Note how a moved value is scaled: as its parts are, and not at all where its channels are not known."""
-    r = _of_parts(value, {part: by.r for part, by in maps.items()})
-    m = _of_parts(value, {part: by.m for part, by in maps.items()})
-    known = channel_moves.origins(_producer(value)) is not None
+    producer = _producer(value)
+    parts = {part: maps[part] for part in grouping.activations(producer)}
+    r = _of_parts(value, {part: by.r for part, by in parts.items()})
+    m = _of_parts(value, {part: by.m for part, by in parts.items()})
+    known = channel_moves.origins(producer) is not None
     maps[value] = Affine(r=r, m=m if known else np.zeros_like(r))
 
 
