@@ -45,6 +45,7 @@ class Sketch:
         self.generator = np.random.default_rng(seed)
         self.pixels, self.input_shape = pixels, (batch, channels, *pixels)
         self.weights: dict[str, np.ndarray] = {}
+        self.integers: list[str] = []
         self.lines: list[str] = []
         self.made = 0
         self.n_channels = {"x": channels}
@@ -63,6 +64,12 @@ class Sketch:
         self.made += 1
         self.weights[f"k{self.made}"] = np.asarray(array, np.float32)
         return f"k{self.made}"
+
+    def integer(self, number: int) -> str:
+        """Add one int64 as a tensor of one dimension and give its name."""
+        self.made += 1
+        self.integers.append(f"int64[1] i{self.made} = {{{number}}}")
+        return f"i{self.made}"
 
     def conv(self, x: str, n: int, kernel: int = 1, *, pad: int = 0, group: int = 1, **given: Any) -> str:
         """Add a convolution to `n` channels; `gain` (n,) makes channels louder, `bias` (n,) replaces the drawn one."""
@@ -117,9 +124,9 @@ class Sketch:
     def model(self, *outputs: str, opset: int = 18) -> ir.Model:
         """Give the graph with these outputs, shapes inferred."""
         shape = ",".join(map(str, self.input_shape))
-        text = (
-            f"g (float[{shape}] x) => ({', '.join(f'float[] {name}' for name in outputs)}) {{ {' '.join(self.lines)} }}"
-        )
+        results = ", ".join(f"float[] {name}" for name in outputs)
+        integers = f"<{', '.join(self.integers)}>" if self.integers else ""
+        text = f"g (float[{shape}] x) => ({results}) {integers} {{ {' '.join(self.lines)} }}"
         return tiny_graphs.parse(text, opset, **self.weights)
 
     def images(self, n: int, seed: int = 1) -> np.ndarray:

@@ -82,11 +82,10 @@ def place(store: Store, artifact: Artifact, data: bytes) -> Artifact:
 
 
 def parse(text: str, opset: int = 18, **weights: np.ndarray) -> ir.Model:
-    """Read a graph in ONNX's text form, with `weights` as initializers, float32 or int64, and all shapes inferred."""
+    """Read a graph in ONNX's text form, with `weights` as float32 initializers and all shapes inferred."""
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\n{text}')
     for name, value in weights.items():
-        whole = np.asarray(value).dtype == np.int64
-        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value, None if whole else np.float32), name))
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
     return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
 
 

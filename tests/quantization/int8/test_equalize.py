@@ -427,11 +427,8 @@ def sliced_into_a_sum(sketch: Sketch) -> tuple[str, ...]:
 
 def cut(sketch: Sketch, x: str, begin: int, end: int) -> str:
     """Take some channels."""
-    names = []
-    for number in (begin, end, 1):
-        names.append(f"{x}cut{begin}to{len(names)}")
-        sketch.weights[names[-1]] = np.array([number], np.int64)
-    return sketch.node("Slice", x, *names, channels=end - begin)
+    numbers = [sketch.integer(number) for number in (begin, end, 1)]
+    return sketch.node("Slice", x, *numbers, channels=end - begin)
 
 
 def small(sketch: Sketch, n: int = 6) -> str:
