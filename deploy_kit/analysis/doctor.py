@@ -224,8 +224,10 @@ def _arm_remark(isa: tuple[str, ...]) -> str:
 
 def _remarks(here: Environment) -> tuple[str, ...]:
     remarks = []
-    if targets.narrow_weights(here.isa):
-        remarks.append("this processor has no VNNI: int8 sums can saturate, so --int8 keeps weights within 7 bits here")
+    if targets.narrow_sums(here.isa):
+        remarks.append(
+            "this processor has no VNNI: int8 sums can saturate, so --int8 keeps neighbouring weights small enough here"
+        )
     if here.host.endswith("aarch64"):
         remarks.append(_arm_remark(here.isa))
     runtime = dict(here.versions).get("onnxruntime", "")

@@ -13,7 +13,7 @@ from deploy_kit.records.artifacts import Precision
 _INT8 = "int8_"
 """What the name of a scheme begins with that writes an INT8 layout."""
 _PORTABLE = "int8_portable"
-_NARROW = "this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate"
+_NARROW = "this processor has no VNNI: neighbouring weights are kept small enough that its 16-bit sums do not saturate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,7 @@ def verify_place(variant: Variant, on: str) -> None:
 
 def fit_recipe(recipe: Recipe, isa: tuple[str, ...]) -> tuple[Recipe, tuple[str, ...]]:
     """Fit variants of layout `portable` that do not state `reduce_range` to a processor, and say what was decided."""
-    if not targets.narrow_weights(isa):
+    if not targets.narrow_sums(isa):
         return recipe, ()
     variants = tuple(
         variant.model_copy(update={"options": {"reduce_range": True, **variant.options}})
@@ -173,7 +173,7 @@ def _fitted(request: VariantRequest, isa: tuple[str, ...], runtime: str) -> tupl
     """Fit the portable layout to a processor and a runtime, and say what was decided and why."""
     options: dict[str, Any] = {}
     remarks = []
-    if targets.narrow_weights(isa):
+    if targets.narrow_sums(isa):
         options["reduce_range"] = True
         remarks.append(_NARROW)
     if request.form is None and request.target == "onnxruntime" and versions.lacks_integer_maximum(runtime):

@@ -77,10 +77,10 @@ def target_names() -> dict[str, object]:
     return rows
 
 
-def narrow_weights(isa: tuple[str, ...]) -> bool:
-    """Return whether int8 weights must stay within 7 bits on a processor with these instruction sets.
+def narrow_sums(isa: tuple[str, ...]) -> bool:
+    """Return whether a processor with these instruction sets adds two products of uint8 and int8 in 16 bits.
 
-    x64 without VNNI adds two products of uint8 and int8 in 16 bits: 2 · 255 · 127 does not fit, 2 · 255 · 63 does.
-    Processors with VNNI, and ARM with its dot product (``asimddp``, ``i8mm``), add in 32 bits.
+    x64 without VNNI does, and the sums saturate (`deploy_kit.graph.sums_of_two`). Processors with VNNI, and ARM with
+    its dot product (``asimddp``, ``i8mm``), add in 32 bits.
     """
     return "avx2" in isa and not _VNNI & set(isa)

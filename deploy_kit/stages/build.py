@@ -4,15 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from deploy_kit import engines
 from deploy_kit.base.errors import BuildError, DeviceError
 from deploy_kit.base.live_folder import temporary_folder
 from deploy_kit.base.whole_files import digest_of, parts_of
 from deploy_kit.context import Context
 from deploy_kit.devices import links
-from deploy_kit.graph import integer_grids, lint, onnx_file, passes
+from deploy_kit.graph import lint, onnx_file, passes, sums_of_two
 from deploy_kit.recipe import BuildEntry, targets
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BuiltFor, Device, Proof
@@ -24,10 +22,9 @@ if TYPE_CHECKING:
 
 VERSION = "2"
 _HALF = ("fp16", "bf16")
-_MOST_WEIGHT = 64  # 2 · 255 · 64 fits into 16 bits
 _SUMS = "sums of integers"
 _WIDE = (
-    "8-bit weights may saturate on this processor, which has no VNNI: quantize for it (weights of 7 bits), or run the "
+    "8-bit weights may saturate on this processor, which has no VNNI: quantize for it (--int8 does here), or run the "
     "graph in ONNX Runtime, which adds in 32 bits"
 )
 
@@ -217,17 +214,7 @@ def saturating(engine: Artifact) -> str:
 
 def _overflows(graph: Path, isa: tuple[str, ...]) -> bool:
     """Return whether two products of a graph's stored weights and uint8 activations may not fit into 16 bits."""
-    if not targets.narrow_weights(isa):
-        return False
-    for node in onnx_file.load(graph).graph:
-        stored = node.inputs[0].const_value if node.op_type == "DequantizeLinear" and node.inputs[0] else None
-        weights = None if stored is None else stored.numpy()
-        if weights is not None and weights.dtype in (np.int8, np.uint8):
-            zero = integer_grids.zero_point(node)  # uint8 around 128 is computed as int8
-            middle = 0 if zero is None or not zero.size else int(zero.flat[0])
-            if abs(weights.astype(int) - middle).max(initial=0) > _MOST_WEIGHT:
-                return True
-    return False
+    return targets.narrow_sums(isa) and not sums_of_two.fit(onnx_file.load(graph))
 
 
 def verify_precision(quantized: Artifact, engine: str, proof: Proof, *, strict: bool) -> None:

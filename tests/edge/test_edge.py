@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tiny_line"]
 
-INTEGER = ("int8 portable, max", "int8 portable, depthwise", "int8 portable, 7-bit weights")
+INTEGER = ("int8 portable, max", "int8 portable, depthwise", "int8 portable, narrow sums")
 # (processor that qemu plays, multiplying instruction that ONNX Runtime 1.31 takes there)
 PROCESSORS = [("cortex-a53", "SMLAL"), ("neoverse-n1", "UDOT"), ("max", "SVE UMMLA")]
 

@@ -13,7 +13,7 @@ import pytest
 from edge_machine import Served
 
 from deploy_kit.devices.isolate import Child
-from deploy_kit.recipe.targets import narrow_weights
+from deploy_kit.recipe.targets import narrow_sums
 
 
 def on(edge: Served, command: str) -> str:
@@ -54,7 +54,7 @@ def test_its_worker_does_not_take_the_hosts_processor_for_its_own(environment: d
 
 
 def test_its_int8_weights_may_have_8_bits(environment: dict[str, object]) -> None:
-    assert not narrow_weights(tuple(environment["isa"]))
+    assert not narrow_sums(tuple(environment["isa"]))
 
 
 def test_a_processor_without_dot_product_does_not_claim_it(

@@ -9,6 +9,7 @@ from deploy_kit.base.errors import RequestError, UnknownNameError
 from deploy_kit.quantization.variant_choice import VariantRequest, choose_variant, fit_recipe, verify_place
 from deploy_kit.recipe import Recipe, Variant
 
+NARROW = "this processor has no VNNI: neighbouring weights are kept small enough that its 16-bit sums do not saturate"
 VNNI, NO_VNNI = ("avx2", "avx512_vnni"), ("avx2",)
 FLAT = {"passes": ["flatten_concats", "cast_pixels_first"]}
 
@@ -80,7 +81,7 @@ def test_a_processor_without_vnni_gets_narrow_weights_and_is_told_why() -> None:
     )
 
     assert variant.options == {"reduce_range": True}
-    assert remarks == ("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate",)
+    assert remarks == (NARROW,)
 
 
 def test_a_recipe_is_fitted_to_a_processor_without_vnni_unless_it_decides_itself() -> None:
@@ -97,7 +98,7 @@ def test_a_recipe_is_fitted_to_a_processor_without_vnni_unless_it_decides_itself
     first, *others = fitted.quantize.variants
     assert first.options == {"reduce_range": True, "form": "depthwise"}
     assert tuple(others) == variants[1:]
-    assert remarks == ("this processor has no VNNI: weights have 7 bits, so that its 16-bit sums do not saturate",)
+    assert remarks == (NARROW,)
     assert fit_recipe(given, VNNI) == (given, ())
     assert fit_recipe(fitted, NO_VNNI) == (fitted, remarks)
 

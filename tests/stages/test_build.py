@@ -153,13 +153,13 @@ def test_an_engine_whose_sums_may_saturate_says_so(
 
     label = f"int8 · {engine}"
     words = (
-        f"{label}: 8-bit weights may saturate on this processor, which has no VNNI: quantize for it (weights of 7 "
-        "bits), or run the graph in ONNX Runtime, which adds in 32 bits"
+        f"{label}: 8-bit weights may saturate on this processor, which has no VNNI: quantize for it (--int8 "
+        "does here), or run the graph in ONNX Runtime, which adds in 32 bits"
     )
     assert build.saturating(made) == (words if said else "")
 
 
-def test_weights_of_seven_bits_do_not_saturate(line: "Line", kept: Store, tmp_path: Path) -> None:
+def test_weights_that_leave_room_do_not_saturate(line: "Line", kept: Store, tmp_path: Path) -> None:
     model = onnx.load(kept.path(line.graph("int8")))
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.INT8:

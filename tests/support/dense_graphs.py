@@ -25,13 +25,13 @@ from deploy_kit.quantization.int8.scale_groups import ScaleGroups
 from deploy_kit.quantization.schemes import Calibration, int8_portable, int8_tensorrt
 from deploy_kit.recipe import targets
 
-SATURATES = targets.narrow_weights(environment.describe_machine().isa)
+SATURATES = targets.narrow_sums(environment.describe_machine().isa)
 """Whether OpenVINO adds products of uint8 and int8 in 16 bits here, where two of 8-bit weights do not fit."""
 
 FORMS = {
     "max": (int8_portable, {}),
     "depthwise": (int8_portable, {"form": "depthwise"}),
-    "7 bits": (int8_portable, {"reduce_range": True}),
+    "narrow sums": (int8_portable, {"reduce_range": True}),
     "tensorrt": (int8_tensorrt, {"convolutions": "all", "concats": True, "rest": "fp32"}),
     "tensorrt, float concats": (int8_tensorrt, {"convolutions": "all", "rest": "fp32"}),
     "tensorrt, behind norms": (int8_tensorrt, {"rest": "fp32"}),

@@ -43,7 +43,7 @@ FORMS: Mapping[str, tuple[ModuleType, Mapping[str, Any]]] = {
     "fp16": (fp16, {}),
     "int8 portable, max": (int8_portable, {}),
     "int8 portable, depthwise": (int8_portable, {"form": "depthwise"}),
-    "int8 portable, 7-bit weights": (int8_portable, {"reduce_range": True}),
+    "int8 portable, narrow sums": (int8_portable, {"reduce_range": True}),
     "int8 tensorrt": (int8_tensorrt, {}),
     "int8 tensorrt, everything": (int8_tensorrt, {"convolutions": "all", "concats": True, "rest": "fp32"}),
     "int8 ort": (int8_ort, {}),

@@ -113,7 +113,7 @@ def walk(
     table |= {"source": {"checkpoint": str(path), "preprocess": stated, **source}}
     link = PretendLink(folder, WorkerProgram().operations)
     # Every scheme has as many bits for its weights as the portable one is given here.
-    narrow = scheme == "int8_ort" and targets.narrow_weights(link.environment.isa)
+    narrow = scheme == "int8_ort" and targets.narrow_sums(link.environment.isa)
     table["quantize"] = {
         "calibration": str(save_photos(folder / "calibration.npz", 24, sides=sides, seed=1)),
         "variants": [{"name": "int8", "scheme": scheme, "options": {"reduce_range": True} if narrow else {}}],

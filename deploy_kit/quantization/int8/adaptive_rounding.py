@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deploy_kit.graph import sums_of_two
+from deploy_kit.quantization.int8.grids import LIMIT
+
 _SWEEPS = 2  # over all columns: on the demo 1, 2 and 4 give the same logits within 0.3 dB
 _BLOCK = 64  # columns whose gradients are updated one by one; those of the others follow in one matrix product
 _LARGEST = np.float32(1e15)  # sums of larger squares may overflow float32
@@ -61,13 +64,21 @@ def output_error(difference: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.asarray(((difference @ second.astype(np.float64)) * difference).sum(1))
 
 
-def integers(rows: np.ndarray, scales: np.ndarray, second: np.ndarray, *, limit: int = 127) -> np.ndarray:
+def integers(
+    rows: np.ndarray,
+    scales: np.ndarray,
+    second: np.ndarray,
+    *,
+    paired: np.ndarray = sums_of_two.NO_PAIRS,
+    limit: int = LIMIT,
+) -> np.ndarray:
     """Choose the integers of weights by the error of the output.
 
     Args:
         rows: (outputs, D) float64 weights.
-        scales: (outputs,) scales of the integers.
+        scales: (outputs,) scales of the integers; to the nearest, they keep `paired`.
         second: (D, D) float32 second moments of the inputs, from `second_moments`.
+        paired: (M, 2) columns whose integers may not exceed `sums_of_two.MOST` together.
         limit: Largest integer.
 
     Returns:
@@ -76,6 +87,7 @@ def integers(rows: np.ndarray, scales: np.ndarray, second: np.ndarray, *, limit:
     # Transposed, a column of the weights is one row in memory, which all outputs update at once.
     weights, steps = rows.T, scales.astype(np.float64)
     whole = np.clip(np.rint(weights / steps), -limit, limit)
+    partners = _partners(paired)
     slope = second @ (whole * steps - weights).astype(np.float32)  # (D, outputs): half the gradient
     for _ in range(_SWEEPS):
         before = whole.copy()
@@ -83,22 +95,43 @@ def integers(rows: np.ndarray, scales: np.ndarray, second: np.ndarray, *, limit:
             block = slice(start, start + _BLOCK)
             # Within a block gradients follow each change; all other columns see the block's changes together.
             old = whole[block].copy()
-            _descend(whole[block], slope[block].copy(), second[block, block], steps, limit)
+            _descend(whole, block, slope[block].copy(), second[block, block], steps, (partners, limit))
             slope += second[:, block] @ ((whole[block] - old) * steps).astype(np.float32)
         if (whole == before).all():
             break
     return np.ascontiguousarray(whole.T)
 
 
-def _descend(whole: np.ndarray, slope: np.ndarray, second: np.ndarray, steps: np.ndarray, limit: int) -> None:
-    """Set a block of columns, as rows (block, outputs), each to its best integers, in place."""
+def _partners(paired: np.ndarray) -> dict[int, list[int]]:
+    """Return the columns that each column is paired with."""
+    found: dict[int, list[int]] = {}
+    for first, second in paired.tolist():
+        found.setdefault(first, []).append(second)
+        found.setdefault(second, []).append(first)
+    return found
+
+
+def _descend(
+    whole: np.ndarray,
+    block: slice,
+    slope: np.ndarray,
+    second: np.ndarray,
+    steps: np.ndarray,
+    bounds: tuple[dict[int, list[int]], int],
+) -> None:
+    """Set a block of columns, as rows (columns, outputs), each to its best integers within the bounds, in place."""
+    partners, limit = bounds
     curvature = np.diag(second).astype(np.float64)
     # Without curvature, where all inputs are constant, weights stay rounded to the nearest.
     for j in np.flatnonzero(curvature > 0):
-        best = np.rint(whole[j] - slope[j] / (curvature[j] * steps))
+        now = whole[block.start + j]
+        best = np.rint(now - slope[j] / (curvature[j] * steps))
         best = np.minimum(np.maximum(best, -limit), limit)
-        step = best - whole[j]
+        for other in partners.get(block.start + int(j), ()):
+            taken = whole[other]
+            best = np.minimum(np.maximum(best, -sums_of_two.MOST - taken), sums_of_two.MOST - taken)
+        step = best - now
         if step.any():
-            whole[j] = best
+            whole[block.start + j] = best
             # Columns before j are set: their slopes are not read again.
             slope[j + 1 :] += np.multiply.outer(second[j, j + 1 :], (step * steps).astype(np.float32))

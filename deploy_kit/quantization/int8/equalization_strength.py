@@ -15,10 +15,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph import edit
+from deploy_kit.graph import edit, sums_of_two
 from deploy_kit.graph.channel_affine import Affine
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.equalizable import LINEAR, depthwise
+from deploy_kit.quantization.int8.grids import LIMIT
 from deploy_kit.quantization.int8.scale_groups import ScaleGroup
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -26,7 +27,11 @@ _STEPS = 255
 
 
 def noise(
-    group: ScaleGroup, maps: Mapping[ir.Value, Affine], stds: Mapping[ir.Value, np.ndarray], span: float, bits: int
+    group: ScaleGroup,
+    maps: Mapping[ir.Value, Affine],
+    stds: Mapping[ir.Value, np.ndarray],
+    span: float,
+    narrow_sums: bool,
 ) -> float:
     """Estimate the noise in what reads a group, as a share of its variance, summed over readers.
 
@@ -35,9 +40,9 @@ def noise(
         maps: How each value is scaled.
         stds: (C,) standard deviation of each value before it is scaled.
         span: Length of the range that the group's grid covers, once scaled.
-        bits: Bit width of the weights.
+        narrow_sums: Two products must fit into 16 bits (`sums_of_two`).
     """
-    step, levels, total = span / _STEPS, 2 ** (bits - 1) - 1, 0.0
+    step, total = span / _STEPS, 0.0
     for value in group.values:
         r, variance = maps[value].r, stds[value] ** 2
         for node in value.consumers():
@@ -51,7 +56,8 @@ def noise(
                 across = weight if node.op_type == "Conv" else weight.swapaxes(0, 1)
                 taps = across.reshape(*across.shape[:2], -1)
                 square = (taps**2).sum(2)
-                coarse = (np.abs(taps).max(2) * r).max(1) / levels
+                paired = sums_of_two.pairs(*taps.shape[1:]) if narrow_sums else sums_of_two.NO_PAIRS
+                coarse = sums_of_two.largest(taps * r[:, None], paired) / LIMIT
                 inputs = taps.shape[2] * np.minimum(variance / r**2, span**2 / 4).sum()
                 found, signal = square @ (r * step) ** 2 / 12 + coarse**2 / 12 * inputs, square @ variance
                 total += float((found / np.maximum(signal, signal.max() * 1e-6 + 1e-30)).mean())

@@ -65,7 +65,7 @@ def equalize_channels(
     spans: dict[ir.Value, ChannelRange],
     *,
     signed: bool = False,
-    bits: int = 8,
+    narrow_sums: bool = False,
 ) -> tuple[EqualizedGroup, ...]:
     """Equalize every group, and every channel of one, whose makers and readers are (transposed) convolutions and BNs.
 
@@ -78,7 +78,7 @@ def equalize_channels(
         means: Means of further activations; updated likewise.
         spans: Lowest and highest value per channel to encode, of each source; updated likewise.
         signed: int8 around 0, whose grid ends at ±127, instead of uint8, which has 128 steps below 0 and 127 above.
-        bits: Bit width of the weights.
+        narrow_sums: Two products must fit into 16 bits (`sums_of_two`).
 
     Returns:
         One row for each group with a concatenation.
@@ -93,7 +93,7 @@ def equalize_channels(
             window = _window(ends, found, signed=signed, shifted=shifted)
             maps = _maps(ends, found, window, shifted=shifted)
             if found.refused:
-                maps = _fitting(group, maps, ends, {v: seen[v].std for v in group.sources}, bits)
+                maps = _fitting(group, maps, ends, {v: seen[v].std for v in group.sources}, narrow_sums)
             elif not (shifted or group.concats):
                 maps = {value: _partly(entry) for value, entry in maps.items()}
             rewrite(model, group, maps)
@@ -181,7 +181,7 @@ def _fitting(
     maps: dict[ir.Value, Affine],
     ends: dict[ir.Value, ChannelRange],
     stds: dict[ir.Value, np.ndarray],
-    bits: int,
+    narrow_sums: bool,
 ) -> dict[ir.Value, Affine]:
     """Bring channels to the range of others by as much as their readers gain by it."""
     found = list[tuple[float, dict[ir.Value, Affine]]]()
@@ -194,7 +194,7 @@ def _fitting(
             if value not in every:
                 _follow(value, every)
                 spread[value] = _of_parts(value, spread)
-        found.append((equalization_strength.noise(group, every, spread, span, bits), partly))
+        found.append((equalization_strength.noise(group, every, spread, span, narrow_sums), partly))
     return min(found, key=lambda one: one[0])[1]
 
 

@@ -10,6 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from deploy_kit.graph import sums_of_two
+from deploy_kit.graph.sums_of_two import NO_PAIRS
+
+LIMIT = 127
+"""Largest integer of a weight; the smallest is its negative."""
 _TINY = 1e-12  # smallest scale: a tensor that is always zero needs some grid
 _BIAS_LIMIT = 2.0**30  # half of int32: the sum of products needs the rest
 
@@ -92,17 +97,12 @@ class ChosenGrid:
     scales: np.ndarray
 
 
-def largest_weight_integer(bits: int) -> int:
-    """Return the largest integer of a weight; the smallest is its negative."""
-    return int(2 ** (bits - 1) - 1)
-
-
 def quantize_weights(
     array: np.ndarray,
     bias: np.ndarray,
     input_scale: float,
     *,
-    bits: int = 8,
+    paired: np.ndarray = NO_PAIRS,
     chosen: ChosenGrid | None = None,
 ) -> Weights:
     """Quantize weights symmetrically, with a scale for each output, and the bias to int32.
@@ -114,13 +114,12 @@ def quantize_weights(
         array: (outputs, …) float64 weights.
         bias: (outputs,) float64 bias.
         input_scale: Scale of the input.
-        bits: 8, or 7 for processors whose 16-bit sums of two products saturate (x64 without VNNI).
+        paired: (M, 2) indexes of an output's weights whose integers may not exceed `sums_of_two.MOST` together.
         chosen: Integers to use, except where the bias needs a larger scale than theirs.
     """
-    limit = largest_weight_integer(bits)
-    scales = channel_scales(array, bias, input_scale, limit)
+    scales = channel_scales(array, bias, input_scale, paired)
     rest = [1] * (array.ndim - 1)
-    integers = np.clip(np.rint(array / scales.reshape(-1, *rest)), -limit, limit)
+    integers = np.clip(np.rint(array / scales.reshape(-1, *rest)), -LIMIT, LIMIT)
     if chosen is not None:
         taken = chosen.scales >= bias_scales(bias, input_scale)
         scales = np.where(taken, chosen.scales, scales)
@@ -132,10 +131,16 @@ def quantize_weights(
     )
 
 
-def channel_scales(array: np.ndarray, bias: np.ndarray, input_scale: float, limit: int) -> np.ndarray:
-    """Return the smallest scale per output that holds its weights and its bias; float32 values as float64."""
-    reach = np.abs(array.reshape(len(array), -1)).max(1)
-    scales = np.maximum(reach / limit, bias_scales(bias, input_scale))
+def channel_scales(array: np.ndarray, bias: np.ndarray, input_scale: float, paired: np.ndarray) -> np.ndarray:
+    """Return the smallest scale per output that holds its weights, pairs of them, and its bias.
+
+    Two weights whose sum is 127 steps are at most 128 once each is rounded, `sums_of_two.MOST`.
+
+    Returns:
+        (outputs,) float32 values as float64.
+    """
+    reach = sums_of_two.largest(array, paired)
+    scales = np.maximum(reach / LIMIT, bias_scales(bias, input_scale))
     # Weights far below the rest of their tensor change nothing; a scale down there would be a denormal number.
     floor = max(float(reach.max()) * 1e-6, _TINY)
     return np.asarray(np.maximum(scales, floor).astype(np.float32).astype(np.float64))

@@ -60,7 +60,6 @@ class Int8Plan:
         means: Means (C,) of the results of maxima, minima and ReLUs, as equalized.
         spans: Lowest and highest value per channel to encode, of each source, as equalized.
         rows: What equalization did to each group with a concatenation.
-        bits: Bit width of the weights.
         choices: The choices that it was made with.
         batches: Returns an iterator over the calibration images, (N, C, …) float32, from the start.
         n_images: Number of calibration images.
@@ -80,7 +79,6 @@ class Int8Plan:
     means: dict[ir.Value, np.ndarray]
     spans: dict[ir.Value, ChannelRange]
     rows: tuple[equalize.EqualizedGroup, ...]
-    bits: int = 8
     choices: "Int8Choices"
     batches: Callable[[], Iterator[np.ndarray]]
     n_images: int
@@ -111,7 +109,7 @@ class Int8Choices:
     Attributes:
         passes: Graph passes that the layout needs on top of the default ones.
         signed: int8 around 0 instead of uint8 with a zero point.
-        bits: Bit width of the weights: 8, or 7 for processors whose sums of two products saturate.
+        narrow_sums: Keep the sums of two products within 16 bits, for processors that add them so (`sums_of_two`).
         equalized: Give concatenated channels one range first.
         bias_correction: Let biases make up for the mean error of the integers.
         rounding: How weights are rounded: each to the nearest integer, or by the error of the output (`descent`).
@@ -120,7 +118,7 @@ class Int8Choices:
 
     passes: tuple[str, ...]
     signed: bool = False
-    bits: int = 8
+    narrow_sums: bool = False
     equalized: bool = True
     bias_correction: bool = True
     rounding: Rounding = "nearest"
@@ -207,7 +205,7 @@ def make_plan(
             spans[v] = _tied(spans[v], alike)
     plan = Int8Plan(
         choices=choices, batches=batches, n_images=n_images,
-        model=model, groups=groups, grids={}, rows=(), bits=choices.bits,
+        model=model, groups=groups, grids={}, rows=(),
         seen=seen, means={v: observed.means[_name(v)] for v in clipped}, spans=spans, pixels=pixels,
         on_progress=context.on_progress,
     )  # fmt: skip
@@ -215,7 +213,7 @@ def make_plan(
         if not choices.signed:
             threshold_alignment.align_spans(groups, seen, spans)
         plan.rows = equalize.equalize_channels(
-            model, groups, plan.seen, plan.means, spans, signed=choices.signed, bits=choices.bits
+            model, groups, plan.seen, plan.means, spans, signed=choices.signed, narrow_sums=choices.narrow_sums
         )
     for group in groups.all:
         grid = _grid(group, plan, spans, choices)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph import edit, onnx_file, receptive_window
+from deploy_kit.graph import edit, onnx_file, receptive_window, sums_of_two
 from deploy_kit.quantization.int8 import channel_moves, mixed_precision, weight_rounding
 from deploy_kit.quantization.int8 import scale_groups as grouping
 from deploy_kit.quantization.int8.adaptive_rounding import Rounded
@@ -37,7 +37,6 @@ from deploy_kit.quantization.int8.grids import (
     Grid,
     Weights,
     channel_scales,
-    largest_weight_integer,
     quantize_weights,
 )
 from deploy_kit.quantization.int8.pixel_grid import PixelGrid
@@ -254,10 +253,16 @@ def _round(writer: _Writer) -> None:
     for node in plan.model.graph:
         if node.op_type in ("Conv", "Gemm") and _on_integers(writer, node):
             rows, read = _rows(node), plan.grids[grouping.activations(node)[0]]
-            scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, largest_weight_integer(plan.bits))
-            by_node[node] = weight_rounding.Rows(weights=rows, scales=scales)
+            paired = _paired(plan, rows, node.attributes.get_int("group", 1))
+            scales = channel_scales(rows, edit.bias(node, len(rows)), read.scale, paired)
+            by_node[node] = weight_rounding.Rows(weights=rows, scales=scales, paired=paired)
             writer.scales[node] = scales
-    writer.rounded = weight_rounding.rounded_weights(plan, by_node, limit=largest_weight_integer(plan.bits))
+    writer.rounded = weight_rounding.rounded_weights(plan, by_node)
+
+
+def _paired(plan: Int8Plan, rows: np.ndarray, group: int) -> np.ndarray:
+    """List the weights (outputs, inputs / groups, …) that must keep their sums within 16 bits."""
+    return sums_of_two.pairs_of(rows, group) if plan.choices.narrow_sums else sums_of_two.NO_PAIRS
 
 
 def _rows(node: ir.Node) -> np.ndarray:
@@ -283,7 +288,9 @@ def _weighted(
     rounded = writer.rounded.get(node)
     chosen = None if rounded is None else ChosenGrid(integers=rounded.integers, scales=writer.scales[node])
     # Quantized twice: the error of the integers is known only then, and the corrected bias may need another scale.
-    trial = quantize_weights(weight, bias, scale, bits=writer.plan.bits, chosen=chosen)
+    group = attributes.get("group", 1)
+    paired = _paired(writer.plan, weight, group if isinstance(group, int) else 1)
+    trial = quantize_weights(weight, bias, scale, paired=paired, chosen=chosen)
     if rounded is not None and writer.plan.choices.bias_correction:
         drift = rounded.drift(weight, trial.values)
     else:
@@ -294,7 +301,7 @@ def _weighted(
         drift = summed(trial.values - weight, read.mean * counted, inside)
         drift += summed(trial.values, read.error * counted, inside)
     moved = writer.plan.fitted.get(str(name), 0.0) - drift
-    whole = quantize_weights(weight, bias + moved, scale, bits=writer.plan.bits, chosen=chosen)
+    whole = quantize_weights(weight, bias + moved, scale, paired=paired, chosen=chosen)
     inputs = [writer.real(source), *writer.weight(str(name), whole, scale)]
     _finish(writer, node, writer.node(operator, inputs, f"{name}.real", **attributes))
 

@@ -4,12 +4,13 @@ Convolutions whose inputs are not sampled (grouped ones, open sizes) are rounded
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.base.progress import ProgressEvent
+from deploy_kit.graph.sums_of_two import NO_PAIRS
 from deploy_kit.quantization.int8 import adaptive_rounding, input_patches
 from deploy_kit.quantization.int8.adaptive_rounding import Rounded
 from deploy_kit.quantization.int8.plan import Int8Plan
@@ -22,10 +23,12 @@ class Rows:
     Attributes:
         weights: (outputs, inputs / groups, …) float64 weights.
         scales: (outputs,) float64 scales, or a scalar for all.
+        paired: (M, 2) indexes of an output's weights whose integers may not exceed `sums_of_two.MOST` together.
     """
 
     weights: np.ndarray
     scales: np.ndarray
+    paired: np.ndarray = field(default_factory=lambda: NO_PAIRS)
 
     @property
     def per_row(self) -> np.ndarray:
@@ -35,16 +38,16 @@ class Rows:
 
 
 def _digest(rows: Rows) -> bytes:
-    return hashlib.sha256(rows.weights.tobytes() + rows.scales.tobytes()).digest()
+    parts = (rows.weights, rows.scales, rows.paired)
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).digest()
 
 
-def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows], *, limit: int = 127) -> dict[ir.Node, Rounded]:
+def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows]) -> dict[ir.Node, Rounded]:
     """Choose the integers of weights.
 
     Args:
         plan: A plan whose model is still in float, with the grids that the nodes read.
         rows: Weights by node, in graph order.
-        limit: Largest integer.
 
     Returns:
         Integers by node, without nodes whose inputs are not sampled.
@@ -73,7 +76,7 @@ def rounded_weights(plan: Int8Plan, rows: dict[ir.Node, Rows], *, limit: int = 1
         weights = rows[node]
         second = adaptive_rounding.second_moments(sample.read, centered=plan.choices.bias_correction)
         flat = weights.weights.reshape(len(weights.weights), -1)
-        whole = adaptive_rounding.integers(flat, weights.per_row.reshape(-1), second, limit=limit)
+        whole = adaptive_rounding.integers(flat, weights.per_row.reshape(-1), second, paired=weights.paired)
         found[node] = plan.rounded[keys[node]] = Rounded(
             integers=whole.reshape(weights.weights.shape),
             mean=sample.mean,

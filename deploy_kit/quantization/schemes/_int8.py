@@ -63,12 +63,12 @@ class Int8Options:
     def _method(self) -> Method:
         return "mse" if self.method == "auto" else self.method
 
-    def choices(self, *, passes: tuple[str, ...], signed: bool = False, bits: int = 8) -> Int8Choices:
+    def choices(self, *, passes: tuple[str, ...], signed: bool = False, narrow_sums: bool = False) -> Int8Choices:
         """Put the options together with what a layout decides."""
         return Int8Choices(
             passes=passes,
             signed=signed,
-            bits=bits,
+            narrow_sums=narrow_sums,
             equalized=self.equalize,
             bias_correction=self.bias_correction,
             rounding="descent" if self.rounding == "auto" else self.rounding,

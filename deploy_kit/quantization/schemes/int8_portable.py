@@ -9,6 +9,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from deploy_kit.graph import sums_of_two
 from deploy_kit.quantization.int8 import explain, portable
 from deploy_kit.quantization.int8.plan import Int8Plan
 from deploy_kit.quantization.schemes import BLOCKS_KEY, Calibration, PlannedMix, _int8
@@ -28,7 +29,8 @@ class Int8PortableOptions(_int8.Int8Options):
     Attributes:
         form: What BN + ReLU become: ``max``, one integer maximum, or ``depthwise``, an integer convolution: slower,
             for an ONNX Runtime that has no integer maximum (`versions.INTEGER_MAXIMUM`).
-        reduce_range: Weights in 7 bits, for x64 processors without VNNI, whose 16-bit sums would saturate.
+        reduce_range: Neighbouring weights are at most 128 together, for x64 processors without VNNI, whose 16-bit sums
+            would saturate (`deploy_kit.graph.sums_of_two`).
         fit_biases: Fit the biases to the float logits where torch is installed, the network is small and images held
             out agree (`deploy_kit.quantization.int8.bias_fit`); not without `bias_correction`.
     """
@@ -46,7 +48,7 @@ def planned(source: Path, options: Int8PortableOptions, calibration: Calibration
     Raises:
         QuantizeError: The operator set is too old, nothing can be quantized, or an activation is not finite.
     """
-    choices = options.choices(passes=_PASSES[options.form], bits=7 if options.reduce_range else 8)
+    choices = options.choices(passes=_PASSES[options.form], narrow_sums=options.reduce_range)
     fits = options.fit_biases and options.bias_correction
     return _int8.plan_mix(source, choices, options.open, calibration, _write, fits_biases=fits)
 
@@ -55,6 +57,7 @@ def _write(plan: Int8Plan) -> ir.Model:
     blocks = explain.blocks(plan)
     model = portable.write_portable(plan)
     model.metadata_props[BLOCKS_KEY] = codec.canonical_json(blocks)
+    sums_of_two.note(model)
     return model
 
 

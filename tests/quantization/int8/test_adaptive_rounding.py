@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from deploy_kit.graph import sums_of_two
 from deploy_kit.quantization.int8 import adaptive_rounding
 
 generator = np.random.default_rng(0)
@@ -96,6 +97,34 @@ def test_integers_stay_within_the_limit() -> None:
 
     assert np.abs(found).max() == 63
     assert (found == np.rint(found)).all()
+
+
+@pytest.mark.parametrize(("inputs", "taps"), [(24, 1), (5, 9), (1, 9)])
+def test_pairs_are_kept_and_the_error_is_still_below_that_of_the_nearest(inputs: int, taps: int) -> None:
+    paired = sums_of_two.pairs(inputs, taps)
+    rows, _ = drawn(32, inputs * taps)
+    scales = sums_of_two.largest(rows, paired) / 127
+    second = adaptive_rounding.second_moments(correlated(500, inputs * taps, 3), centered=True)
+
+    found = adaptive_rounding.integers(rows, scales, second, paired=paired)
+
+    assert sums_of_two.largest(found, paired).max() <= sums_of_two.MOST
+    errors = [
+        adaptive_rounding.output_error(whole * scales[:, None] - rows, second.astype(np.float64))
+        for whole in (found, nearest(rows, scales))
+    ]
+    assert (errors[0] <= errors[1] * (1 + 1e-5)).all() and errors[0].sum() < 0.7 * errors[1].sum()
+
+
+def test_a_pair_at_its_bound_leaves_the_correction_to_others() -> None:
+    # Seven inputs that are the same: rounding to the nearest is 2 steps short, which the first weight makes up for.
+    rows, second, first = np.array([[64, 64, 0.4, 0.4, 0.4, 0.4, 0.4]]), np.ones((7, 7), np.float32), np.array([[0, 1]])
+
+    free = adaptive_rounding.integers(rows, np.ones(1), second)
+    found = adaptive_rounding.integers(rows, np.ones(1), second, paired=first)
+
+    assert free[0].tolist() == [66, 64, 0, 0, 0, 0, 0]
+    assert found[0].tolist() == [64, 64, 2, 0, 0, 0, 0]
 
 
 def test_weights_of_dead_inputs_are_left_to_the_nearest() -> None:

@@ -32,7 +32,7 @@ def estimate(model: ir.Model, r: np.ndarray, std: np.ndarray, span: float) -> fl
         )
         maps[value] = Affine(r=r[part], m=np.zeros_like(r[part]))
         stds[value] = std[part]
-    return equalization_strength.noise(group, maps, stds, span, bits=8)
+    return equalization_strength.noise(group, maps, stds, span, narrow_sums=False)
 
 
 def rounded(model: ir.Model, conv: ir.Node, r: np.ndarray, std: np.ndarray, span: float) -> float:

@@ -6,6 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from deploy_kit.graph import sums_of_two
 from deploy_kit.quantization.int8.grids import (
     ChosenGrid,
     Grid,
@@ -127,14 +128,21 @@ def test_weights_as_floats_are_those_of_onnx() -> None:
     np.testing.assert_allclose(whole.values, wanted, rtol=1e-7)
 
 
-def test_seven_bits_leave_room_for_a_sum_of_two_products_in_sixteen() -> None:
-    whole = quantize_weights(drawn(), np.zeros(6), 0.01, bits=7)
+@pytest.mark.parametrize("inputs", [1, 2, 5, 16])
+def test_pairs_of_weights_leave_room_for_their_products_in_sixteen_bits(inputs: int) -> None:
+    array = drawn(inputs=inputs)
+    paired = sums_of_two.pairs(inputs, 9)
 
-    largest = int(np.abs(whole.integers.astype(int)).max())
+    whole = quantize_weights(array, np.zeros(6), 0.01, paired=paired)
 
-    assert largest == 63
-    assert 255 * largest * 2 <= np.iinfo(np.int16).max
-    assert np.iinfo(np.int16).max < 255 * 127 * 2  # what eight bits would risk
+    integers = whole.integers.astype(int).reshape(6, -1)
+    sums = integers[:, paired[:, 0]] + integers[:, paired[:, 1]]
+    assert 255 * sums.min() >= -(2**15) and 255 * sums.max() < 2**15
+    free = quantize_weights(array, np.zeros(6), 0.01).integers.astype(int).reshape(6, -1)
+    assert 255 * (free[:, paired[:, 0]] + free[:, paired[:, 1]]).max() >= 2**15  # what would saturate otherwise
+    half = 0.5001 * whole.scales.reshape(-1, 1, 1, 1)
+    assert (np.abs(whole.values - array) <= half).all()
+    assert (np.maximum(np.abs(integers).max(1), np.abs(sums).max(1)) >= 126).all()  # no room is left
 
 
 @pytest.mark.parametrize("input_scale", [1.0, 1e-3, 1e-12])
@@ -185,7 +193,7 @@ def test_types_are_those_of_onnx() -> None:
 
 def test_chosen_integers_are_taken_but_where_the_bias_needs_a_larger_scale() -> None:
     array, before, after = drawn(3), np.zeros(3), np.array([0.0, 1e9, 2.0])
-    scales = channel_scales(array, before, 0.01, 127)
+    scales = channel_scales(array, before, 0.01, sums_of_two.NO_PAIRS)
     chosen = ChosenGrid(integers=np.full(array.shape, 5.0), scales=scales)
 
     whole = quantize_weights(array, after, 0.01, chosen=chosen)

@@ -52,9 +52,9 @@ def test_choices_hold_every_shared_option() -> None:
         equalize=False, method="percentile", percentile=99.0, settle=True, bias_correction=False, rounding="descent"
     )
 
-    choices = options.choices(passes=("flatten_concats",), signed=True, bits=7)
+    choices = options.choices(passes=("flatten_concats",), signed=True, narrow_sums=True)
 
     ranging = choices.ranging
     assert (choices.equalized, choices.bias_correction, choices.rounding) == (False, False, "descent")
     assert (ranging.method, ranging.percentile, ranging.settle) == ("percentile", 99.0, True)
-    assert (choices.passes, choices.signed, choices.bits) == (("flatten_concats",), True, 7)
+    assert (choices.passes, choices.signed, choices.narrow_sums) == (("flatten_concats",), True, True)

@@ -16,8 +16,9 @@ from tiny_densenet import tiny_model
 
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import QuantizeError, RecipeError
+from deploy_kit.base.file_notes import SUMS_FIT
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_file, sums_of_two
 from deploy_kit.graph.channel_affine import UNITS_KEY
 from deploy_kit.quantization.schemes import BLOCKS_KEY, int8_portable
 from deploy_kit.quantization.schemes.int8_portable import Int8PortableOptions
@@ -80,7 +81,7 @@ def test_logits_are_near_torchs_own_in_openvino(
     ],
 )  # fmt: skip
 def test_openvino_and_onnx_runtime_agree(name: str, connection: Connection, tmp_path: Path) -> None:
-    network, model = quantized_network(name, "7 bits" if SATURATES else "max")
+    network, model = quantized_network(name, "narrow sums" if SATURATES else "max")
     x = network.sketch.images(6, seed=9)
 
     found = in_openvino(connection, model, x, tmp_path)
@@ -111,12 +112,16 @@ def test_form_decides_what_norms_become(form: str, counted: tuple[int, int], tin
     assert (len(bounds) - 1, len(norms) - 1) == counted
 
 
-def test_reduced_range_keeps_weights_within_63(tiny: Callable[..., ir.Model]) -> None:
-    def largest(model: ir.Model) -> int:
-        weights = [n.inputs[1].producer().inputs[0].const_value.numpy() for n in nodes(model, "Conv", "Gemm")]
-        return max(int(np.abs(array.astype(int)).max()) for array in weights)
+@pytest.mark.parametrize("rounding", ["nearest", "descent"])
+def test_reduced_range_keeps_sums_of_two_in_sixteen_bits_and_says_so(
+    rounding: str, tiny: Callable[..., ir.Model]
+) -> None:
+    narrow, wide = tiny(reduce_range=True, rounding=rounding), tiny(rounding=rounding)
 
-    assert (largest(tiny(reduce_range=True)), largest(tiny())) == (63, 127)
+    assert (sums_of_two.fit(narrow), sums_of_two.fit(wide)) == (True, False)
+    assert (SUMS_FIT in narrow.metadata_props, SUMS_FIT in wide.metadata_props) == (True, False)
+    weights = [n.inputs[1].producer().inputs[0].const_value.numpy() for n in nodes(narrow, "Conv", "Gemm")]
+    assert max(int(np.abs(array.astype(int)).max()) for array in weights) > 64  # more than 7 bits
 
 
 def test_without_equalization_other_scales_are_written(tiny: Callable[..., ir.Model]) -> None:

@@ -1,0 +1,31 @@
+"""Tests of the notes that programs find without parsing an ONNX file."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from deploy_kit.base import file_notes
+
+
+@pytest.mark.parametrize("key", [file_notes.SUMS_FIT, "deploykit.preprocess", ""])
+def test_a_note_is_found_in_the_file_that_has_it(key: str, tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph)
+    if key:
+        helper.set_model_props(model, {key: "1", "other": "2"})
+    onnx.save(model, tmp_path / "model.onnx")
+
+    assert file_notes.sums_fit(tmp_path / "model.onnx") is (key == file_notes.SUMS_FIT)
+
+
+def test_an_empty_file_has_no_note(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").touch()
+
+    assert not file_notes.sums_fit(tmp_path / "model.onnx")
