@@ -9,8 +9,7 @@ SUMS_FIT = "deploykit.sums_fit_16_bits"
 
 def sums_fit(path: Path) -> bool:
     """Return whether a file notes that its sums fit: protobuf stores the key's letters as they are."""
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return data.rfind(SUMS_FIT.encode()) >= 0
+    if not path.is_file() or not path.stat().st_size:
+        return False  # loading it says what is wrong
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.rfind(SUMS_FIT.encode()) >= 0

@@ -25,7 +25,8 @@ def test_a_note_is_found_in_the_file_that_has_it(key: str, tmp_path: Path) -> No
     assert file_notes.sums_fit(tmp_path / "model.onnx") is (key == file_notes.SUMS_FIT)
 
 
-def test_an_empty_file_has_no_note(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").touch()
+def test_an_empty_file_and_none_have_no_note(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
 
-    assert not file_notes.sums_fit(tmp_path / "model.onnx")
+    assert not file_notes.sums_fit(tmp_path / "empty.onnx")
+    assert not file_notes.sums_fit(tmp_path / "missing.onnx")

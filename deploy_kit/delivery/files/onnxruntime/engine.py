@@ -1,6 +1,5 @@
 """ONNX Runtime for this bundle: what `predict.py` runs its tensors with."""
 
-import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +28,7 @@ def open_engine(path: Path, manifest: dict[str, Any], options: dict[str, Any]) -
     settings.log_severity_level = 3
     # x64 without VNNI adds two products of uint8 and int8 in 16 bits, which saturate unless the weights leave room, as
     # this file then says; with this it adds them in 32.
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        fits = data.rfind(b"deploykit.sums_fit_16_bits") >= 0
+    fits = b"deploykit.sums_fit_16_bits" in path.read_bytes()
     settings.add_session_config_entry("session.x64quantprecision", "0" if fits else "1")
     if not chosen["optimize"]:
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

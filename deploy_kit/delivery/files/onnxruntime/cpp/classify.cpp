@@ -5,8 +5,11 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <memory>
+#include <string>
 
 #include "frame.h"
 #include "ort.h"
