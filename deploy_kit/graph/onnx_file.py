@@ -4,6 +4,7 @@ Does not change a graph; `graph.passes` and `quantization.schemes` do.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 from collections import Counter
@@ -152,6 +153,11 @@ def save(model: ir.Model, path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise StageError(f"{path.name}: not a valid ONNX graph: {error}") from error
+
+
+def digest(model: ir.Model) -> str:
+    """Return the sha256 of what `save` writes, without writing it."""
+    return hashlib.sha256(ir.serde.serialize_model(model).SerializeToString()).hexdigest()
 
 
 def append_classes(path: Path, names: tuple[str, ...]) -> None:

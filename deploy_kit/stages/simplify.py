@@ -6,7 +6,6 @@ import numpy as np
 
 from deploy_kit.accuracy import metrics
 from deploy_kit.base.errors import SimplifyError, StageError
-from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
@@ -98,32 +97,34 @@ def _apply(
             f"{source}: its outputs are not finite on seeded noise: nothing can be compared",
             hint="a weight is NaN or infinite, or something divides by 0 or overflows: mend it where it was exported",
         )
-    trial = file.with_name(f"trial-{file.name}")
+    trial, held = file.with_name(f"trial-{file.name}"), onnx_file.digest(model)
     for index, name in enumerate(names):
         context.report("simplify", name, done=index, total=len(names))
         entry = passes.CATALOGUE.get(name)
         nodes, macs = onnx_file.nodes(model), onnx_file.macs(model)
         try:
             outcome = entry.apply(model)
-            onnx_file.save(model, trial)
-            same = sha256_of(file) == sha256_of(trial)
-            after = before if same else _logits(trial, preprocess, context.connection, worker)
+            found = onnx_file.digest(model)
+            if changed := found != held:
+                onnx_file.save(model, trial)
+            after = _logits(trial, preprocess, context.connection, worker) if changed else before
         except StageError as error:
             raise SimplifyError(f"pass '{name}' broke the graph: {error}", hint=_LEAVE_OUT.format(name)) from error
         difference = metrics.relative_difference(before, after)
-        changed = f"changed the outputs by {difference:.2g} of the largest logit; it promises at most {entry.promise:g}"
+        said = f"changed the outputs by {difference:.2g} of the largest logit; it promises at most {entry.promise:g}"
         if difference <= entry.promise:
-            trial.replace(file)
-            before = after
+            if changed:
+                trial.replace(file)
+            before, held = after, found
         else:
-            reason = f"left out: it {changed}"
+            reason = f"left out: it {said}"
             model = onnx_file.load(file)
             if not difference <= _ROUNDING * entry.promise:
                 onnx_file.save(edit.rounded_otherwise(onnx_file.load(file)), trial)
                 own = metrics.relative_difference(before, _logits(trial, preprocess, context.connection, worker))
                 # A pass that promises the same bits has no rounding to excuse it.
                 if not entry.promise or not difference <= _ROUNDING * own:
-                    raise SimplifyError(f"pass '{name}' {changed}", hint=_LEAVE_OUT.format(name))
+                    raise SimplifyError(f"pass '{name}' {said}", hint=_LEAVE_OUT.format(name))
                 reason += f"; weights that differ in their last bit change them by {own:.2g}"
             trial.unlink()
             outcome, difference = Outcome(fired=0, refused=((reason, outcome.fired),)), 0.0
