@@ -1,14 +1,16 @@
-"""Move a Pad into the convolution or max pool behind it; Keras and tf2onnx write the two apart.
+"""Move a Pad into the convolution or max pool behind it; Keras, tf2onnx and timm's "same" pools write the two apart.
 
     conv(pad(x, 0), pads = p)         = conv(x, pads = p + q)        a convolution pads with zeros
+    maxpool(pad(x, -∞), pads = p)     = maxpool(x, pads = p + q)     a max pool pads with -∞
     maxpool(pad(x, 0), pads = p)      = maxpool(x, pads = p + q)     where x ≥ 0: behind a ReLU
 
-A max pool pads with -∞; the zeros of the Pad change no maximum of numbers that are not negative. One map less is
-written, and INT8 can equalize the channels in front of the pool.
+The zeros of a Pad change no maximum of numbers that are not negative. One map less is written, INT8 can equalize the
+channels in front of the pool, and meets no infinite number.
 """
 
 from collections import Counter
 
+import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.graph import edit
@@ -47,8 +49,9 @@ def _refusal(pad: ir.Node, reader: ir.Node) -> str:
         return "its border is an attribute, as before operator set 11"
     if not edit.constant(pad.inputs[1]) or any(value is not None for value in pad.inputs[3:]):
         return "its border is not known, or is given for some axes only"
+    lowest = reader.op_type == "MaxPool" and _pads_with_lowest(pad)
     value = pad.inputs[2] if len(pad.inputs) > 2 else None
-    if value is not None and not (edit.constant(value) and not edit.array(value).any()):
+    if value is not None and not lowest and not (edit.constant(value) and not edit.array(value).any()):
         return "it does not pad with zeros"
     border = _border(pad)
     n_axes = len(border) // 2
@@ -56,13 +59,22 @@ def _refusal(pad: ir.Node, reader: ir.Node) -> str:
         return "it cuts off, or pads images or channels"
     if reader.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return "its reader pads by a rule"
-    return _refusal_of_pool(pad, reader) if reader.op_type == "MaxPool" else ""
+    return _refusal_of_pool(pad, reader, lowest=lowest) if reader.op_type == "MaxPool" else ""
 
 
-def _refusal_of_pool(pad: ir.Node, pool: ir.Node) -> str:
+def _pads_with_lowest(pad: ir.Node) -> bool:
+    """Return whether a Pad writes what a max pool of its type pads with: -∞, or the lowest number."""
+    value = pad.inputs[2] if len(pad.inputs) > 2 else None
+    if value is None or not edit.constant(value):
+        return False
+    found = edit.array(value)
+    return found.dtype.kind == "f" and bool((found <= np.finfo(np.float32).min).all())
+
+
+def _refusal_of_pool(pad: ir.Node, pool: ir.Node, *, lowest: bool) -> str:
     source = pad.inputs[0]
     producer = source.producer() if source is not None else None
-    if producer is None or producer.op_type != "Relu":
+    if not lowest and (producer is None or producer.op_type != "Relu"):
         return "its max pool may read negative numbers"
     kernel, pads = pool.attributes.get_ints("kernel_shape", ()), _summed(pad, pool)
     narrow = all(side < size for side, size in zip(pads, (*kernel, *kernel), strict=True))

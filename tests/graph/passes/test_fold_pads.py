@@ -65,6 +65,30 @@ def test_max_pool_behind_a_relu_gives_the_same_bits_as_torch() -> None:
     assert np.array_equal(wanted, rewriting.by_onnxruntime(model, x)[0])
 
 
+@pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min], ids=["infinite", "the lowest number"])
+def test_max_pool_of_any_numbers_takes_a_border_that_never_wins(lowest: float) -> None:
+    text = """g (float[1,3,6,6] x) => (float[N,C,H,W] y) <int64[8] border = {0, 0, 0, 1, 0, 0, 1, 2}>
+        { p = Pad(x, border, low) y = MaxPool<kernel_shape=[3,3], strides=[2,2]>(p) }"""
+    model = tiny_graphs.parse(text, 18, low=np.float32(lowest))
+    x = drawn(1, 3, 6, 6) - 10
+
+    done = rewriting.rewrite(fold_pads, model, x)
+
+    assert (done.outcome.fired, done.operators, done.difference) == (1, ["MaxPool"], 0)
+    apart = torch.nn.functional.pad(torch.from_numpy(x), (1, 2, 0, 1), value=float("-inf"))
+    wanted = torch.nn.functional.max_pool2d(apart, 3, 2).numpy()
+    assert np.array_equal(wanted, rewriting.by_onnxruntime(model, x)[0])
+
+
+def test_convolution_takes_no_border_of_infinite_numbers() -> None:
+    text = """g (float[1,3,6,6] x, float[4,3,3,3] w) => (float[N,C,H,W] y)
+        <int64[8] border = {0, 0, 1, 1, 0, 0, 1, 1}> { p = Pad(x, border, low) y = Conv(p, w) }"""
+
+    model = tiny_graphs.parse(text, 18, low=np.float32(-np.inf))
+
+    assert fold_pads.apply(model).refused == (("it does not pad with zeros", 1),)
+
+
 REFUSED = {
     "it does not pad with a constant": (CONV.replace("Pad(", 'Pad<mode="reflect">(').format(more=""), AROUND),
     "it cuts off, or pads images or channels": (CONV.format(more=""), (0, 0, -1, 1, 0, 0, 1, 1)),
