@@ -14,6 +14,7 @@ from deploy_kit.base.errors import SimplifyError
 from deploy_kit.graph.passes import Outcome, Pass
 
 _MOST = 2**26  # numbers of one folded constant: 256 MiB as float32; what is larger stays to be computed
+_FEW = 64  # numbers of a shape or a border, which others are computed of
 _GROWING = frozenset({"Expand", "Tile", "Range", "Pad", "Resize", "OneHot", "ConstantOfShape"})
 # What turns weights into the integers that are stored; from half precision runtimes round in different ways.
 _QUANTIZING = frozenset(
@@ -49,6 +50,9 @@ def _affordable(node: ir.Node) -> bool | None:
                 return False
         elif node.op_type in _GROWING and _stated_size(node) > _MOST:
             return False
+    # The library leaves these, however small: behind one, torch.jit's exporter computes the border of a Pad.
+    if node.op_type == "ConstantOfShape" and _stated_size(node) <= _FEW:
+        return True
     kind = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
     return True if (node.op_type, kind) in _QUANTIZING else None
 

@@ -18,8 +18,9 @@ X = np.arange(4, dtype=np.float32).reshape(1, 4)
         "{ s = Shape(x) f = Cast<to = 1>(s) m = ReduceSum<keepdims = 0>(f) y = Add(x, m) }",
         "{ z = CastLike(w, x) y = Add(x, z) }",
         "<int64[2] shape = {1, 4}> { e = Expand(w, shape) y = Add(x, e) }",
+        "{ s = Shape(x) e = ConstantOfShape<value = int64[1] {3}>(s) f = CastLike(e, x) y = Add(x, f) }",
     ],
-    ids=["arithmetic", "shape", "castlike", "expand"],
+    ids=["arithmetic", "shape", "castlike", "expand", "constant of a shape"],
 )
 def test_constant_part_is_computed_once(body: str) -> None:
     model = tiny_graphs.parse(f"g (float[1,4] x) => (float[1,4] y) {body}", w=np.array([0.25]))
@@ -31,6 +32,14 @@ def test_constant_part_is_computed_once(body: str) -> None:
     assert tiny_graphs.operators(model) == ["Add"]
     assert outcome.fired == nodes - 1
     np.testing.assert_allclose(tiny_graphs.evaluate(tiny_graphs.reread(model), X)[0], before, rtol=1e-7)
+
+
+def test_large_map_of_one_number_stays_to_be_computed() -> None:
+    model = tiny_graphs.parse(
+        "g (float[1,65] x) => (float[1,65] y) <int64[2] shape = {1, 65}> { e = ConstantOfShape(shape) y = Add(x, e) }"
+    )
+
+    assert fold_constants.apply(model).fired == 0
 
 
 def test_constants_become_initializers() -> None:
