@@ -6,6 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from deploy_kit import delivery
 from deploy_kit.base import file_notes
 
 
@@ -30,3 +31,10 @@ def test_an_empty_file_and_none_have_no_note(tmp_path: Path) -> None:
 
     assert not file_notes.sums_fit(tmp_path / "empty.onnx")
     assert not file_notes.sums_fit(tmp_path / "missing.onnx")
+
+
+@pytest.mark.parametrize("program", ["engine.py", "cpp/classify.cpp"])
+def test_bundles_programs_look_for_the_same_note(program: str) -> None:
+    files = Path(delivery.__file__).parent / "files" / "onnxruntime"
+
+    assert f'"{file_notes.SUMS_FIT}"' in (files / program).read_text(encoding="utf-8")
