@@ -14,6 +14,7 @@ import collections
 import contextlib
 import copy
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -111,6 +112,16 @@ class KeptResult:
 def _with_ending(out: Path, ending: str) -> Path:
     """Give a path the ending of an engine's main file, in place of another file's ending."""
     return out.with_suffix(ending) if out.suffix in _ENDINGS else out.with_name(out.name + ending)
+
+
+def _size_of(folder: Path) -> int:
+    """Add up the sizes of the files under a folder, as far as they are still there, in bytes."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(os.path.join(place, name)).st_size  # noqa: PTH116, PTH118
+    return size
 
 
 def remove_empty() -> None:
@@ -252,21 +263,19 @@ class Store:
                 yield entry
 
     def results(self) -> list[KeptResult]:
-        """List all results, by stage and name."""
+        """List all results, by stage and name, while other processes may make and remove some."""
         newest = dict[str, JournalEntry]()
         for entry in self.entries():
             newest.setdefault(entry.folder, entry)
         found = []
-        for path in sorted(self.root.glob("*/*/")):
-            folder = str(path.relative_to(self.root))
-            if path.parent.name.startswith("."):
-                continue
-            last = newest.get(folder)
+        # pathlib's raises for a folder that goes while it looks
+        for path in sorted(map(Path, glob.glob("[!.]*/*/", root_dir=self.root))):  # noqa: PTH207
+            folder, last = str(path), newest.get(str(path))
             found.append(
                 KeptResult(
                     stage=path.parent.name,
                     folder=folder,
-                    size_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+                    size_bytes=_size_of(self.root / path),
                     used=last.when if last else 0.0,
                     checkpoint=last.checkpoint if last else "",
                 )

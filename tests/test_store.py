@@ -462,6 +462,22 @@ def test_a_time_that_no_calendar_has_is_not_known(store, when):
     assert [result.used for result in store.results()] == [0.0]
 
 
+@pytest.mark.parametrize("gone", [".new-0123456789abcdef", "quantize/gone"])
+def test_results_are_listed_while_another_process_removes_some(store, gone, monkeypatch):
+    store.produce(Note, KEY, makes("kept"))
+    scandir, folder = os.scandir, store.root / gone
+    (folder / "part").mkdir(parents=True)
+
+    def remove_first(place):
+        if str(place).startswith(str(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", remove_first)
+
+    assert str(home(store).relative_to(store.root)) in [result.folder for result in store.results()]
+
+
 def test_a_store_that_cannot_be_written_is_read(store, tmp_path):
     kept = artifact(store)
     store.reject(kept, Verdict(word="rejected", reasons=("one",)))

@@ -58,7 +58,7 @@ def temporary_place() -> Path:
 
 @contextlib.contextmanager
 def live_folder(parent: Path, prefix: str, *, alone: bool = True) -> Iterator[Path]:
-    """Make a folder that goes when the block ends; first remove those of its kind whose owner is dead.
+    """Make a folder that goes when the block ends; before and after, those of its kind go whose owner is dead.
 
     Args:
         parent: Existing folder to make it in.
@@ -79,6 +79,8 @@ def live_folder(parent: Path, prefix: str, *, alone: bool = True) -> Iterator[Pa
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             lock_path.unlink(missing_ok=True)
+            # A worker that was killed meanwhile, because its host was interrupted, had no time to remove its own.
+            sweep(parent, prefix, alone=alone)
 
 
 def sweep(parent: Path, prefix: str, *, alone: bool = True) -> None:

@@ -73,6 +73,14 @@ def test_what_a_killed_process_left_goes_with_the_next_folder(temporary: Path) -
     assert list(temporary.iterdir()) == []
 
 
+def test_what_a_killed_worker_left_goes_with_its_hosts_folder(temporary: Path) -> None:
+    with temporary_folder():
+        ended(holder())
+        assert len(list(temporary.iterdir())) == 4
+
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_living_process_keeps_its_folder(temporary: Path) -> None:
     process = holder()
     before = set(temporary.iterdir())

@@ -8,6 +8,7 @@ run that nobody killed, file by file. Nothing temporary and no process may be le
 """
 
 import argparse
+import glob
 import hashlib
 import json
 import os
@@ -93,7 +94,7 @@ def read_all(store: Path) -> int:
     """Read every record of a store that a kill has left, and return their number; a damaged one raises."""
     from deploy_kit.records.passports import unsealed
 
-    records = list(store.glob("*/*/record.json"))
+    records = [store / name for name in glob.glob("*/*/record.json", root_dir=store)]
     for path in records:
         unsealed(json.loads(path.read_text()), path)
     return len(records)
