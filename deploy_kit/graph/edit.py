@@ -16,6 +16,12 @@ def constant(value: ir.Value | None) -> bool:
     return value is not None and value.const_value is not None
 
 
+def numbers(value: ir.Value | None) -> np.ndarray | None:
+    """Return the numbers of an initializer or of a Constant node; None where there is no value, or a computed one."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if tensor is None else tensor.numpy()
+
+
 def bias(node: ir.Node, n: int) -> np.ndarray:
     """Return the bias (n,) of a Conv or Gemm as float64, zeros where it has none."""
     value = node.inputs[2] if len(node.inputs) > 2 else None

@@ -40,9 +40,7 @@ def faulty_steps(scale: np.ndarray, *, divides: bool) -> np.ndarray:
 
 def zero_point(node: ir.Node) -> np.ndarray | None:
     """Return the zero point of a Q or DQ as it is stored; None where it has none, or one that is computed."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy()
+    return edit.numbers(node.inputs[2] if len(node.inputs) > 2 else None)
 
 
 def shift(

@@ -7,18 +7,22 @@ neighbours are seldom both large. Both runtimes take the weights of an output ta
 Runtime pairs them in this order throughout, oneDNN, which computes for OpenVINO, begins anew with each tap: the same
 where channels are even in number. (Measured on integers that saturate in any other order: onnxruntime 1.31.1,
 openvino 2026.4.1, convolutions of one to three dimensions, grouped, dilated and strided, Gemm and MatMul.) Depthwise
-convolutions add in 32 bits in both.
+convolutions add in 32 bits in both, and so does ONNX Runtime's ConvInteger.
 """
 
 import numpy as np
 import onnx_ir as ir
 
 from deploy_kit.base.file_notes import SUMS_FIT
-from deploy_kit.graph import integer_grids
+from deploy_kit.graph import edit, onnx_file
 
 MOST = 128
 """The largest |w₁ + w₂|."""
 NO_PAIRS = np.empty((0, 2), np.int64)
+# Where operators read weights, and their zero point.
+_WEIGHT_AND_ZERO = {
+    "DequantizeLinear": (0, 2), "QLinearConv": (3, 5), "QLinearMatMul": (3, 5), "MatMulInteger": (1, 3),
+}  # fmt: skip
 _ALONE = 64  # what any two weights may be, in whatever order they are added
 
 
@@ -58,15 +62,18 @@ def largest(rows: np.ndarray, paired: np.ndarray) -> np.ndarray:
 def fit(model: ir.Model) -> bool:
     """Return whether all sums of two products of stored weights and uint8 activations fit into 16 bits."""
     for node in model.graph:
-        stored = node.inputs[0].const_value if node.op_type == "DequantizeLinear" and node.inputs[0] else None
-        weights = None if stored is None else stored.numpy()
-        if weights is None or weights.dtype not in (np.int8, np.uint8):
+        if node.op_type not in _WEIGHT_AND_ZERO:
             continue
-        zero = integer_grids.zero_point(node)  # uint8 around 128 is computed as int8
-        whole = weights.astype(np.int64) - (0 if zero is None or not zero.size else int(zero.flat[0]))
+        inputs = dict(enumerate(node.inputs))
+        weight, zero = (edit.numbers(inputs.get(index)) for index in _WEIGHT_AND_ZERO[node.op_type])
+        if weight is None or weight.dtype not in (np.int8, np.uint8):
+            continue
+        # uint8 around 128 is computed as int8
+        whole = weight.astype(np.int64) - (0 if zero is None or not zero.size else int(zero.flat[0]))
         if np.abs(whole).max(initial=0) <= _ALONE:
             continue
-        for user, index in node.outputs[0].uses():
+        readers = node.outputs[0].uses() if node.op_type == "DequantizeLinear" else ((node, 1),)
+        for user, index in readers:
             rows = _rows(user, index, whole)
             if rows is None or largest(*rows).max() > MOST:
                 return False
@@ -77,17 +84,20 @@ def _rows(user: ir.Node, index: int, whole: np.ndarray) -> tuple[np.ndarray, np.
     """Return weights (outputs, inputs / groups, …) and their pairs as a node reads them; None where it is not known."""
     if index != 1 or whole.ndim < 2:
         return None
-    if user.op_type == "Conv":
+    if user.op_type in ("Conv", "QLinearConv"):
         return whole, pairs_of(whole, user.attributes.get_int("group", 1))
-    if user.op_type not in ("Gemm", "MatMul") or whole.ndim != 2:
+    if user.op_type not in ("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger") or whole.ndim != 2:
         return None
     rows = whole if user.op_type == "Gemm" and user.attributes.get_int("transB") else whole.T
     return rows, pairs(rows.shape[1], 1)
 
 
 def note(model: ir.Model) -> None:
-    """Note in a graph that its sums fit, where they do: engines compute it at full speed then."""
-    if fit(model):
+    """Note in a graph of integers that its sums fit, where they do: engines compute it at full speed then.
+
+    A note that another program left is dropped where it is not true.
+    """
+    if onnx_file.precision(model) == "int8" and fit(model):
         model.metadata_props[SUMS_FIT] = "1"
     else:
         model.metadata_props.pop(SUMS_FIT, None)

@@ -28,7 +28,7 @@ from deploy_kit.checkpoint.stated_options import (
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection
-from deploy_kit.graph import adoption, onnx_bounds, onnx_file, pixel_input
+from deploy_kit.graph import adoption, onnx_bounds, onnx_file, pixel_input, sums_of_two
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.images import SYNTHETIC, ImageSet, ImageSource, files, open_set
 from deploy_kit.machine.environment import versions_of
@@ -228,6 +228,7 @@ def _adopt(
     output = onnx_file.specs(tuple(model.graph.outputs))[0].shape
     if not onnx_file.classes(model) and output and (names := _fitting(said, output[-1])):
         model.metadata_props[onnx_file.CLASSES_KEY] = codec.canonical_json(names)
+    sums_of_two.note(model)
     file = folder / "model.onnx"
     onnx_file.save(model, file)
     context.report("export", "re-running the file in ONNX Runtime")

@@ -11,6 +11,8 @@ import onnxruntime
 import pytest
 from dense_graphs import SATURATES
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from tiny_graphs import parse
 
 from deploy_kit.base import file_notes
 from deploy_kit.graph import onnx_file, sums_of_two
@@ -169,6 +171,52 @@ def test_weights_whose_order_is_not_known_must_be_small(
     assert (fits(64), fits(65)) == (True, False)
 
 
+def integer_operator(name: str, whole: np.ndarray, step: float) -> onnx.ModelProto:
+    """Make a graph whose weights an operator of integers reads itself, with uint8 activations of step 1."""
+    constants = {
+        "one": np.float32(1), "zero": np.uint8(0), "w": whole.astype(np.int8), "none": np.int8(0),
+        "wide": np.float32(step), "middle": np.uint8(128),
+    }  # fmt: skip
+    if name.startswith("QLinear"):
+        grids = ["q", "one", "zero", "w", "one", "none", "wide", "middle"]
+        made = [
+            helper.make_node(name, grids, ["qy"]),
+            helper.make_node("DequantizeLinear", ["qy", "wide", "middle"], ["y"]),
+        ]
+    else:
+        made = [
+            helper.make_node(name, ["q", "w", "zero", "none"], ["whole"]),
+            helper.make_node("Cast", ["whole"], ["y"], to=TensorProto.FLOAT),
+        ]
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]), *made],
+        "sums",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 64, 9, 9) if "Conv" in name else (4, 64))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize("name", ["QLinearConv", "QLinearMatMul", "MatMulInteger"])
+def test_weights_of_integer_operators_are_held_to_the_same_bound(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "sums.onnx"
+    whole = np.random.default_rng(1).integers(-127, 128, (32, 64, 1, 1) if "Conv" in name else (64, 32))
+    rows = whole if "Conv" in name else whole.T
+    small = bounded(rows, sums_of_two.pairs_of(rows))
+    x = ((np.random.default_rng(0).random((1, 64, 9, 9) if "Conv" in name else (4, 64)) < 0.9) * 255).astype(np.float32)
+    step = float(np.abs(rows).reshape(32, -1).sum(1).max()) * 255 / 500 if name.startswith("QLinear") else 1.0
+    found = []
+
+    for weights in (small if "Conv" in name else small.T, whole):
+        onnx.save(integer_operator(name, weights, step), path)
+        exact = ReferenceEvaluator(str(path)).run(None, {"x": x})[0]
+        off = float(np.abs(by_onnxruntime(path, x) - exact).max()) / step
+        found.append((sums_of_two.fit(onnx_file.load(path)), off > 1.01))
+
+    assert found == [(True, False), (False, SATURATES)]
+
+
 def test_what_fits_is_noted_and_a_note_that_is_wrong_is_dropped(tmp_path: Path) -> None:
     _, whole, node, rows = case("1×1")
     for part, fits in ((bounded(rows, sums_of_two.pairs_of(rows)), True), (whole, False)):
@@ -178,3 +226,12 @@ def test_what_fits_is_noted_and_a_note_that_is_wrong_is_dropped(tmp_path: Path) 
         sums_of_two.note(model)
 
         assert (file_notes.SUMS_FIT in model.metadata_props) is fits
+
+
+def test_a_float_graph_is_not_noted() -> None:
+    model = parse("g (float[1, 8] x) => (float[1, 8] y) { y = Relu(x) }")
+    model.metadata_props[file_notes.SUMS_FIT] = "1"
+
+    sums_of_two.note(model)
+
+    assert file_notes.SUMS_FIT not in model.metadata_props

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foreign_grids
 import numpy as np
 import onnx
 import pytest
 import small_cnns
 import whole_line
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from stand_ins import PretendLink
 
 from deploy_kit.accuracy import metrics
+from deploy_kit.base import file_notes
 from deploy_kit.base.errors import ExportError, InputError
 from deploy_kit.context import Context
 from deploy_kit.graph import onnx_file
@@ -216,3 +218,24 @@ def test_exported_file_says_how_its_images_are_prepared(context: Context, tmp_pa
 
     kept = onnx_file.load(context.store.path(result.onnx))
     assert onnx_file.preprocess(kept) == STATED.record()
+
+
+@pytest.mark.parametrize(("divisor", "fits"), [(1, False), (2, True)])
+def test_whether_sums_fit_is_said_by_the_weights_and_not_by_a_note(
+    divisor: int, fits: bool, context: Context, tmp_path: Path
+) -> None:
+    file = foreign_grids.FORMS["onnxruntime: a scale per channel"](tmp_path)
+    proto = onnx.load(file)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.INT8 and len(tensor.dims) > 1:
+            whole = numpy_helper.to_array(tensor) // divisor
+            tensor.CopyFrom(numpy_helper.from_array(whole.astype(np.int8), tensor.name))
+    if not fits:
+        helper.set_model_props(proto, {file_notes.SUMS_FIT: "1"})
+    onnx.save(proto, file)
+    sides = foreign_grids.SHAPE[1:]
+    stated = PreprocessTable(height=sides[0], width=sides[1], color="rgb", mean=(0.0,) * 3, std=(WHOLE,) * 3)
+
+    made = exported(file, context, preprocess=stated)
+
+    assert file_notes.sums_fit(context.store.path(made.onnx)) is fits

@@ -1,17 +1,11 @@
-"""Helpers of rules about quantized graphs: Q and DQ nodes, zero points, constants."""
+"""Helpers of rules about quantized graphs: Q and DQ nodes, and zero points."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
-from deploy_kit.graph import onnx_file
-
-
-def constant(value: ir.Value | None) -> np.ndarray | None:
-    """Return the numbers of an initializer or of a Constant node; None where the value is computed."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy()
+from deploy_kit.graph import edit, onnx_file
 
 
 def pairs(model: ir.Model) -> Iterator[ir.Node]:
@@ -24,7 +18,7 @@ def shifted(node: ir.Node) -> bool:
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     if zero is None:
         return False
-    numbers = constant(zero)
+    numbers = edit.numbers(zero)
     return numbers is None or bool(numbers.astype(np.int64).any())
 
 

@@ -6,7 +6,6 @@ import onnx_ir as ir
 
 from deploy_kit.graph import edit
 from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule, name_of
-from deploy_kit.graph.lint._quantized import constant
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
@@ -21,7 +20,7 @@ def _trains(node: ir.Node) -> bool:
         return edit.trains(node)
     if node.op_type != "Dropout" or len(node.inputs) < 3:
         return False
-    mode = constant(node.inputs[2])
+    mode = edit.numbers(node.inputs[2])
     return mode is not None and bool(mode)
 
 

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph import integer_grids
+from deploy_kit.graph import edit, integer_grids
 from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule, name_of
-from deploy_kit.graph.lint._quantized import constant, pairs
+from deploy_kit.graph.lint._quantized import pairs
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find NaN, infinite and negative scales, and 0 where something is divided by it, where they are first used."""
     seen: set[ir.Value | None] = set()
     for node in pairs(model):
-        scale = constant(node.inputs[1])
+        scale = edit.numbers(node.inputs[1])
         if scale is None or node.inputs[1] in seen:
             continue
         seen.add(node.inputs[1])

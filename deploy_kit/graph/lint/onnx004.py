@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from deploy_kit.graph import edit
 from deploy_kit.graph.lint import EVERYWHERE, LintFault, LintTarget, Rule, name_of
-from deploy_kit.graph.lint._quantized import constant
 
 _BETWEEN = frozenset({"Relu", "MaxPool", "Reshape", "Flatten", "Transpose", "Identity"})
 
@@ -49,7 +49,7 @@ def _grid(node: ir.Node) -> object:
     """Return the numbers of scale and zero point; the values' names where they are computed."""
     parts = []
     for value in node.inputs[1:3]:
-        numbers = constant(value)
+        numbers = edit.numbers(value)
         parts.append(numbers.tobytes() if numbers is not None else value.name if value is not None else None)
     return tuple(parts)
 

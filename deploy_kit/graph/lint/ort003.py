@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from deploy_kit.graph import edit
 from deploy_kit.graph.lint import LintFault, LintTarget, Rule, name_of
-from deploy_kit.graph.lint._quantized import constant
 
 _INFINITE = 65520  # rounds to infinity in float16
 
@@ -16,7 +16,7 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     for node in model.graph:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3 or not _quantized_behind(node):
             continue
-        of_input, of_weight, bias = _scale(node.inputs[0]), _scale(node.inputs[1]), constant(node.inputs[2])
+        of_input, of_weight, bias = _scale(node.inputs[0]), _scale(node.inputs[1]), edit.numbers(node.inputs[2])
         if bias is None or bias.dtype != np.float16 or of_input is None or of_input.size != 1 or of_weight is None:
             continue
         quotient = float((np.abs(bias.astype(np.float64)) / (of_input * of_weight)).max())
@@ -30,7 +30,7 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
 def _scale(value: ir.Value | None) -> np.ndarray | None:
     """Return the scale of the DequantizeLinear that makes a value."""
     node = value.producer() if value is not None else None
-    scale = constant(node.inputs[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+    scale = edit.numbers(node.inputs[1]) if node is not None and node.op_type == "DequantizeLinear" else None
     return None if scale is None else scale.astype(np.float64)
 
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import edit, onnx_file
 from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
-from deploy_kit.graph.lint._quantized import constant
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
@@ -15,7 +14,7 @@ def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     for node in model.graph:
         if node.op_type != "Reshape" or node.inputs[0] is None:
             continue
-        shape, sides = node.inputs[0].shape, constant(node.inputs[1])
+        shape, sides = node.inputs[0].shape, edit.numbers(node.inputs[1])
         if not shape or not _dynamic(shape) or str(shape[0]) not in batches or sides is None or not sides.size:
             continue
         batch = int(sides.flat[0])

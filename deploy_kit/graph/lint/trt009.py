@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from deploy_kit.graph import edit
 from deploy_kit.graph.lint import TENSORRT, LintFault, LintTarget, Rule, name_of
-from deploy_kit.graph.lint._quantized import constant, pairs
+from deploy_kit.graph.lint._quantized import pairs
 
 
 def check(model: ir.Model, target: LintTarget) -> Iterator[LintFault]:
     """Find every scale of 0 that only restores; one that also divides is wrong on any engine (ONNX003)."""
     for node in pairs(model):
-        scale = constant(node.inputs[1]) if node.op_type == "DequantizeLinear" else None
+        scale = edit.numbers(node.inputs[1]) if node.op_type == "DequantizeLinear" else None
         divides = any(use.op_type == "QuantizeLinear" for use, _ in node.inputs[1].uses()) if node.inputs[1] else False
         if scale is not None and not divides and bool((scale == 0).any()):
             yield LintFault(node=name_of(node), text="DequantizeLinear with a scale of 0")
