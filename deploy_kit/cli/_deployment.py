@@ -98,11 +98,10 @@ def run(
     packed = packing is not None and _pack(recipe, kept, target, chosen, packing)
     more = ""
     if bundle is not None:
-        kept_in = [] if store == STORE else ["--store", str(store)]
-        place = [*kept_in, *([] if device == links.LOCAL.name else ["--device", device]), "-o", str(bundle)]
+        place = [*_place(store, device), "-o", str(bundle)]
         more = f"\nbundle  {_packed(report, chosen, bundle) if packed else _unpacked(report, place)}"
     again = "run the same command again: it repeats the measurement alone"
-    console.result(report, text(report, written, made, again=again) + more)
+    console.result(report, text(report, written, made, again=again, store=store) + more)
     if packing is None or packed:
         return report_code(report, allow_invalid=allow_invalid)
     return report_code(report, allow_invalid=False) or EXIT_CODES["rejected"]  # what was asked for is not there
@@ -156,7 +155,9 @@ def _pack(recipe: Recipe, store: Store, device: Device, row: EngineRow | None, p
     return True
 
 
-def text(report: Report, written: Path, made: deliver.Delivered = deliver.NOTHING, *, again: str = "") -> str:
+def text(
+    report: Report, written: Path, made: deliver.Delivered = deliver.NOTHING, *, again: str = "", store: Path = STORE
+) -> str:
     """Draw how a deployment ended.
 
     Args:
@@ -164,10 +165,11 @@ def text(report: Report, written: Path, made: deliver.Delivered = deliver.NOTHIN
         written: The report's file.
         made: What was delivered.
         again: How latencies are measured again; empty where nothing is at hand to measure.
+        store: Folder that holds what was made.
     """
     parts = [
         summary_table(report.rows),
-        more_numbers(report.rows, longer=_bench_line(report, made) if again else ""),
+        more_numbers(report.rows, longer=bench_line(report, store, made) if again else ""),
         "\n".join(_limits(report)),
         "\n".join(_reasons(report)),
         "\n".join(recommended(report.recommendation)) if report.recommendation else "",
@@ -188,11 +190,17 @@ def summary_table(rows: Sequence[EngineRow]) -> str:
     return table(_HEADINGS, [_cells(row) for row in ran or rows], spare=("size",))
 
 
-def _bench_line(report: Report, made: deliver.Delivered) -> str:
-    """Write the command that measures the engines of a report again: as files, as the store may hold others by now."""
+def bench_line(report: Report, store: Path, made: deliver.Delivered = deliver.NOTHING) -> str:
+    """Write the command that measures a report's engines again: the files, as the store may hold others by now."""
     mains = [str(path) for _, path in made.files]
-    device = [] if report.device == links.LOCAL.name else ["--device", report.device]
-    return shlex.join(["deploykit", "bench", *(mains or ["--all"]), *device])
+    what = [*mains, *_place(STORE, report.device)] if mains else ["--all", *_place(store, report.device)]
+    return shlex.join(["deploykit", "bench", *what])
+
+
+def _place(store: Path, device: str) -> list[str]:
+    """Write the options that name a store and a device, where they are not the default."""
+    kept_in = [] if store == STORE else ["--store", str(store)]
+    return [*kept_in, *([] if device == links.LOCAL.name else ["--device", device])]
 
 
 def more_numbers(rows: Sequence[EngineRow], *, longer: str = "") -> str:

@@ -50,8 +50,8 @@ def report(
             write_whole(save_recipe, recipes.dump_recipe(done))
         collected = pipeline.collect(run, source)
         path = stage.run(collected, folder)
-        again = "measure again: deploykit bench --all"
-        console.result(collected, _deployment.text(collected, path, again=again))
+        again = f"measure again: {_deployment.bench_line(collected, step.store)}"
+        console.result(collected, _deployment.text(collected, path, again=again, store=step.store))
     if code := report_code(collected, allow_invalid=allow_invalid):
         raise typer.Exit(code)
 

@@ -388,6 +388,24 @@ def test_what_a_reviewer_needs_besides_stands_in_a_second_table_of_80_columns(mo
     assert max(map(len, table)) <= 80
 
 
+@pytest.mark.parametrize(
+    ("store", "device", "line"),
+    [
+        (".deploykit", "local", "deploykit bench --all"),
+        ("my store", "jetson", "deploykit bench --all --store 'my store' --device jetson"),
+    ],
+)
+def test_the_command_that_measures_longer_names_where_the_engines_are(store: str, device: str, line: str) -> None:
+    timed = measurement("int8 · onnxruntime", (1.0,) * 9)
+    kept = dataclasses.replace(
+        made(row("int8", "onnxruntime", measurement=timed, parity=parity("int8"))), device=device
+    )
+
+    text = _deployment.text(kept, Path("report.md"), again="measure again", store=Path(store))
+
+    assert f":\n  {line} --min-iters 1000\n" in text
+
+
 @pytest.mark.parametrize(("n", "said"), [(999, True), (1000, False)])
 def test_a_p99_of_too_few_samples_is_said_to_need_more(n: int, said: bool) -> None:
     timed = measurement("int8 · onnxruntime", (1.0,) * n)
