@@ -48,26 +48,42 @@ class Rounded:
         return np.asarray(values.reshape(len(values), -1) @ self.read - weights.reshape(len(weights), -1) @ self.mean)
 
 
-def second_moments(patches: np.ndarray, *, centered: bool) -> np.ndarray:
-    """Compute H (D, D) float32 of inputs (M, D); `centered` where the bias corrects the mean error."""
+@dataclass(frozen=True, kw_only=True)
+class Factors:
+    """H = Xᵀ·X + δ·1 of a wide layer, whose inputs are fewer numbers than H: several times less memory and arithmetic.
+
+    Attributes:
+        inputs: X (M, D) float32.
+        damping: δ.
+    """
+
+    inputs: np.ndarray
+    damping: np.float32
+
+
+def second_moments(patches: np.ndarray, *, centered: bool) -> np.ndarray | Factors:
+    """Compute H of inputs (M, D); `centered` where the bias corrects the mean error.
+
+    Returns:
+        H (D, D) float32, or its factors where D > 2·M: a product with them takes 2·M·D steps in place of D².
+    """
     x = patches - patches.mean(0, dtype=np.float64).astype(np.float32) if centered else patches
     largest = np.abs(x).max(initial=0.0)
     if largest > _LARGEST:
         x = x / largest  # the best integers do not depend on the scale of H
-    second = (x.T @ x) / np.float32(len(x))
-    second[np.diag_indices(len(second))] += np.float32(_DAMPING * np.diag(second).mean())
+    n, width = x.shape
+    if width > 2 * n:
+        x = x / np.float32(np.sqrt(n))
+        return Factors(inputs=x, damping=np.float32(_DAMPING * np.einsum("md,md->", x, x, dtype=np.float64) / width))
+    second = (x.T @ x) / np.float32(n)
+    second[np.diag_indices(width)] += np.float32(_DAMPING * np.diag(second).mean())
     return np.asarray(second)
-
-
-def output_error(difference: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Compute E[(d·x)²] for each row d of W_q − W: (outputs,) float64."""
-    return np.asarray(((difference @ second.astype(np.float64)) * difference).sum(1))
 
 
 def integers(
     rows: np.ndarray,
     scales: np.ndarray,
-    second: np.ndarray,
+    second: np.ndarray | Factors,
     *,
     paired: np.ndarray = sums_of_two.NO_PAIRS,
     limit: int = LIMIT,
@@ -77,7 +93,7 @@ def integers(
     Args:
         rows: (outputs, D) float64 weights.
         scales: (outputs,) scales of the integers; to the nearest, they keep `paired`.
-        second: (D, D) float32 second moments of the inputs, from `second_moments`.
+        second: Second moments of the inputs, from `second_moments`.
         paired: (M, 2) columns whose integers may not exceed `sums_of_two.MOST` together.
         limit: Largest integer.
 
@@ -88,18 +104,55 @@ def integers(
     weights, steps = rows.T, scales.astype(np.float64)
     whole = np.clip(np.rint(weights / steps), -limit, limit)
     partners = _partners(paired)
-    slope = second @ (whole * steps - weights).astype(np.float32)  # (D, outputs): half the gradient
+    off = whole * steps - weights
+    error = _FactoredError(second, off) if isinstance(second, Factors) else _Error(second, off)
     for _ in range(_SWEEPS):
         before = whole.copy()
-        for start in range(0, len(second), _BLOCK):
+        for start in range(0, len(whole), _BLOCK):
             block = slice(start, start + _BLOCK)
-            # Within a block gradients follow each change; all other columns see the block's changes together.
-            old = whole[block].copy()
-            _descend(whole, block, slope[block].copy(), second[block, block], steps, (partners, limit))
-            slope += second[:, block] @ ((whole[block] - old) * steps).astype(np.float32)
+            # Within a block slopes follow each change; all other columns see the block's changes together.
+            _descend(whole, block, error.slope(block), error.curvature(block), steps, (partners, limit))
+            error.put(block, whole[block] * steps - weights[block])
         if (whole == before).all():
             break
     return np.ascontiguousarray(whole.T)
+
+
+class _Error:
+    """The errors of all weights, d (D, outputs) float32, and half the gradient H·d of the output's."""
+
+    def __init__(self, second: np.ndarray, weights: np.ndarray) -> None:
+        self._second, self._of_weights = second, weights.astype(np.float32)
+
+    def slope(self, block: slice) -> np.ndarray:
+        return np.asarray(self._second[block] @ self._of_weights)
+
+    def curvature(self, block: slice) -> np.ndarray:
+        return self._second[block, block]
+
+    def put(self, block: slice, weights: np.ndarray) -> None:
+        self._of_weights[block] = weights
+
+
+class _FactoredError:
+    """The same, from factors: X·d, the errors of the outputs (M, outputs), is kept up to date."""
+
+    def __init__(self, second: Factors, weights: np.ndarray) -> None:
+        self._inputs, self._damping = second.inputs, second.damping
+        self._of_weights = weights.astype(np.float32)
+        self._of_outputs = self._inputs @ self._of_weights
+
+    def slope(self, block: slice) -> np.ndarray:
+        return np.asarray(self._inputs[:, block].T @ self._of_outputs + self._damping * self._of_weights[block])
+
+    def curvature(self, block: slice) -> np.ndarray:
+        part = self._inputs[:, block]
+        return np.asarray(part.T @ part + self._damping * np.eye(part.shape[1], dtype=np.float32))
+
+    def put(self, block: slice, weights: np.ndarray) -> None:
+        now = weights.astype(np.float32)
+        self._of_outputs += self._inputs[:, block] @ (now - self._of_weights[block])
+        self._of_weights[block] = now
 
 
 def _partners(paired: np.ndarray) -> dict[int, list[int]]:

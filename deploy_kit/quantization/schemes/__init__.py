@@ -18,7 +18,7 @@ from deploy_kit.quantization.int8.observation import CalibrationContext
 from deploy_kit.records import codec
 from deploy_kit.records.artifacts import Artifact, BareInput, Precision, Preprocess
 
-VERSION = "12"
+VERSION = "13"
 """Version of what the schemes write; to be raised where any of them writes another graph for the same options."""
 
 KEPT_KEY = "deploykit.kept_fp32"

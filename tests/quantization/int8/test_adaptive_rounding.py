@@ -34,6 +34,11 @@ def squared_error(rows: np.ndarray, values: np.ndarray, x: np.ndarray, *, center
     return float(((off - off.mean(0)) ** 2 if centered else off**2).mean())
 
 
+def output_error(difference: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Compute E[(d·x)²] for each row d of W_q − W."""
+    return np.asarray(((difference @ second.astype(np.float64)) * difference).sum(1))
+
+
 def test_error_of_three_weights_is_the_least_of_all_roundings() -> None:
     rows, scales = drawn(8, 3, steps=5)
     second = adaptive_rounding.second_moments(correlated(2000, 3, 1), centered=True).astype(np.float64)
@@ -43,9 +48,9 @@ def test_error_of_three_weights_is_the_least_of_all_roundings() -> None:
     for row, scale, whole in zip(rows, scales, found, strict=True):
         around = [np.arange(np.floor(w / scale) - 1, np.floor(w / scale) + 3).clip(-5, 5) for w in row]
         tried = np.array(list(itertools.product(*around)))
-        errors = adaptive_rounding.output_error(tried * scale - row, second)
-        own = adaptive_rounding.output_error(whole[None] * scale - row, second)[0]
-        rounded = adaptive_rounding.output_error(np.rint(row / scale)[None] * scale - row, second)[0]
+        errors = output_error(tried * scale - row, second)
+        own = output_error(whole[None] * scale - row, second)[0]
+        rounded = output_error(np.rint(row / scale)[None] * scale - row, second)[0]
         assert own <= rounded * (1 + 1e-6)
         # One weight moves at a time, so a better pair may be missed: then by less than rounding to the nearest is off.
         assert own <= max(errors.min() * 1.0001, 0.5 * (errors.min() + rounded) + 1e-12)
@@ -83,8 +88,8 @@ def test_error_is_never_above_that_of_rounding_to_the_nearest() -> None:
 
         found = adaptive_rounding.integers(rows, scales, second, limit=9)
 
-        own = adaptive_rounding.output_error(found * scales[:, None] - rows, second)
-        other = adaptive_rounding.output_error(nearest(rows, scales, 9) * scales[:, None] - rows, second)
+        own = output_error(found * scales[:, None] - rows, second)
+        other = output_error(nearest(rows, scales, 9) * scales[:, None] - rows, second)
         assert (own <= other * (1 + 1e-5)).all()
 
 
@@ -110,7 +115,7 @@ def test_pairs_are_kept_and_the_error_is_still_below_that_of_the_nearest(inputs:
 
     assert sums_of_two.largest(found, paired).max() <= sums_of_two.MOST
     errors = [
-        adaptive_rounding.output_error(whole * scales[:, None] - rows, second.astype(np.float64))
+        output_error(whole * scales[:, None] - rows, second.astype(np.float64))
         for whole in (found, nearest(rows, scales))
     ]
     assert (errors[0] <= errors[1] * (1 + 1e-5)).all() and errors[0].sum() < 0.7 * errors[1].sum()
@@ -166,3 +171,34 @@ def test_blocks_of_columns_follow_one_another(monkeypatch: pytest.MonkeyPatch) -
 
     # A slope that rounds to the other side of a half is all that may differ.
     assert (adaptive_rounding.integers(rows, scales, second) == whole).mean() > 0.99
+
+
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_wide_layer_is_rounded_by_factors_as_by_the_matrix(paired: bool, centered: bool) -> None:
+    rows, scales = drawn(16, 240)
+    x = correlated(100, 240, 1)
+    pairs = sums_of_two.pairs(240, 1) if paired else sums_of_two.NO_PAIRS
+    scales = scales * (2 if paired else 1)
+    wanted = np.cov(x.T, bias=True) if centered else x.T @ x / len(x)
+    matrix = wanted + 0.01 * np.diag(wanted).mean() * np.eye(240)
+
+    second = adaptive_rounding.second_moments(x, centered=centered)
+    assert isinstance(second, adaptive_rounding.Factors)
+    found = adaptive_rounding.integers(rows, scales, second, paired=pairs)
+
+    by_matrix = adaptive_rounding.integers(rows, scales, matrix.astype(np.float32), paired=pairs)
+    assert (found == by_matrix).mean() > 0.99
+    errors = [
+        output_error(whole * scales[:, None] - rows, matrix).sum()
+        for whole in (found, by_matrix, nearest(rows, scales))
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+    assert errors[0] < 0.5 * errors[2]
+
+
+def test_a_wide_layer_of_constant_inputs_is_rounded_to_the_nearest() -> None:
+    rows, scales = drawn(8, 240)
+    second = adaptive_rounding.second_moments(np.full((100, 240), 0.5, np.float32), centered=True)
+
+    np.testing.assert_array_equal(adaptive_rounding.integers(rows, scales, second), nearest(rows, scales))
