@@ -43,12 +43,24 @@ def paired_drop(
     points = 100 * float(score(before) - score(after))
     if n < 2:
         return Drop(what=what, points=points, low=math.nan, high=math.nan)
-    left = 100 * (score(before - reference) - score(after - candidate))
-    half = student_t(n - 1) * math.sqrt((n - 1) / n * float(np.square(left - left.mean()).sum()))
+    half = _half(100 * (score(before - reference) - score(after - candidate)))
     drop = Drop(what=what, points=points, low=points - half, high=points + half)
     if limit is None or drop.answer(limit) != "too few images to tell":
         return drop
     return dataclasses.replace(drop, needed=images_needed(drop, n, limit))
+
+
+def interval(counts: np.ndarray, score: ScoreOf) -> tuple[float, float]:
+    """Compute the jackknife's 95 % interval of the score of a set from counts (n, M); NaN for one image alone."""
+    total = counts.sum(axis=0)
+    whole, half = float(score(total)), _half(score(total - counts)) if len(counts) > 1 else math.nan
+    return whole - half, whole + half
+
+
+def _half(left: np.ndarray) -> float:
+    """Compute half the 95 % interval of a score from its values (n,) without each image."""
+    n = len(left)
+    return student_t(n - 1) * math.sqrt((n - 1) / n * float(np.square(left - left.mean()).sum()))
 
 
 def images_needed(drop: Drop, n: int, limit: float) -> int | None:

@@ -360,18 +360,19 @@ class Attempt:
     Attributes:
         name: What it changes, e.g. ``pixels 0..255, no mean and std``.
         cure: How to apply it if it is right: flags of `deploykit export`, or a sentence.
-        top1: Top-1 accuracy with this preprocessing in 0..1.
-        low: Lower end of Wilson's 95 % confidence interval of `top1`.
-        high: Upper end of Wilson's 95 % confidence interval of `top1`.
-        won: Number of images that only this preprocessing classifies correctly.
-        lost: Number of images that only the present preprocessing classifies correctly.
-        p: Two-sided p-value of McNemar's exact test against the present preprocessing, multiplied by the number of
-            attempts (Bonferroni).
+        score: Score of the images with this preprocessing, 1 for the best: `Diagnosis.measure` says which.
+        low: Lower end of its 95 % confidence interval.
+        high: Upper end.
+        won: Number of images that this preprocessing scores higher than the present one does: of classes, those that
+            it alone is right on.
+        lost: Number of images that it scores lower.
+        p: Two-sided p-value of the sign test on these two, of classes McNemar's, multiplied by the number of attempts
+            (Bonferroni).
     """
 
     name: str
     cure: str
-    top1: float
+    score: float = field(metadata={"json was": "top1"})
     low: float
     high: float
     won: int
@@ -387,7 +388,8 @@ class Diagnosis:
         graph: sha256 of the float graph that was run.
         images: Name of the image set.
         n: Number of images used, spread over the classes.
-        top1: Top-1 accuracy in 0..1 with the present preprocessing.
+        score: Score with the present preprocessing.
+        measure: What the score is, e.g. ``top-1`` or ``mIoU``.
         attempts: Preprocessings that were tried, best first.
         words: Findings, as sentences.
         found: Name of the attempt that is significantly better; empty if none is.
@@ -396,7 +398,8 @@ class Diagnosis:
     graph: str
     images: str
     n: int
-    top1: float
+    score: float = field(metadata={"json was": "top1"})
     attempts: tuple[Attempt, ...]
     words: tuple[str, ...]
     found: str = ""
+    measure: str = "top-1"

@@ -12,6 +12,7 @@ from stage_inputs import images_of
 from deploy_kit import images
 from deploy_kit.accuracy import preprocess_variants
 from deploy_kit.analysis import diagnosis as diagnose
+from deploy_kit.analysis import way_scores
 from deploy_kit.base.errors import CheckError, InputError
 from deploy_kit.base.whole_files import sha256_of
 from deploy_kit.context import Context
@@ -155,9 +156,9 @@ def test_a_planted_fault_is_named_with_its_cure(
 
     diagnosis = planted.diagnosed(present, labels, connection)
 
-    assert diagnosis.top1 < 0.9
+    assert diagnosis.score < 0.9
     assert diagnosis.found == found
-    assert diagnosis.words[0].startswith(f"{found} restores it: {100 * diagnosis.top1:.1f} % → 100.0 %")
+    assert diagnosis.words[0].startswith(f"{found} restores it: {100 * diagnosis.score:.1f} % → 100.0 %")
     assert "export again with --input 8x8 --color " in diagnosis.words[0]
     assert cure in diagnosis.words[0]
 
@@ -289,20 +290,6 @@ def test_what_cannot_be_diagnosed_is_said(
         )
 
 
-def test_several_labels_an_image_cannot_be_diagnosed(tmp_path: Path, connection: Connection) -> None:
-    pixels, labels = photos(each=8)
-    planted = Planted(tmp_path, IMAGENET, pixels, labels)
-    answers = planted.answers(IMAGENET, np.eye(8, dtype=np.uint8)[labels])
-
-    with pytest.raises(InputError, match="expected one label an image to diagnose with, found several"):
-        diagnose.diagnose(
-            planted.graph(IMAGENET),
-            answers,
-            Context(store=planted.store, connection=connection),
-            images=images_of(answers.images, skip_bad=answers.skipped > 0),
-        )
-
-
 # What is judged, without an engine
 
 
@@ -313,7 +300,8 @@ def judged(values: np.ndarray, labels: np.ndarray) -> Diagnosis:
         preprocess=IMAGENET, stage="export", parent="",
     )  # fmt: skip
     answers = ReferenceLogits(path="", sha256="", images="some", n=len(labels), labelled=True, top1=None)
-    return diagnose.judge(graph, answers, [(way, values.argmax(axis=1) == labels)], values, labels)
+    found = diagnose.judge(graph, answers, [(way, way_scores.of_classes(values, labels))], "top-1")
+    return diagnose.with_labels_read(found, values, labels)
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -362,7 +350,8 @@ def test_always_naming_the_commonest_class_is_no_find() -> None:
     )  # fmt: skip
     answers = ReferenceLogits(path="", sha256="", images="some", n=100, labelled=True, top1=None)
 
-    found = diagnose.judge(graph, answers, [(way, np.zeros(100, bool)), (way, labels == 0)], values, labels)
+    ways = [(way, way_scores.of_classes(answer, labels)) for answer in (values, np.tile([1.0, 0.0], (100, 1)))]
+    found = diagnose.judge(graph, answers, ways, "top-1")
 
     assert found.found == ""
 

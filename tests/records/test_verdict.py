@@ -106,7 +106,7 @@ def test_a_broken_limit_on_logits_rejects_whatever_the_labels_are() -> None:
 
 
 def test_a_preprocessing_that_scores_better_leaves_it_undecided() -> None:
-    found = Diagnosis(graph="a", images="b", n=1, top1=0.3, attempts=(), words=(), found="channels as BGR")
+    found = Diagnosis(graph="a", images="b", n=1, score=0.3, attempts=(), words=(), found="channels as BGR")
 
     assert judged(diagnosis=found).reasons == ("the images look wrongly preprocessed: channels as BGR scores better",)
     assert judged(diagnosis=dataclasses.replace(found, found="")).word == "accepted"

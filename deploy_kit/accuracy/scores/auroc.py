@@ -66,7 +66,8 @@ def auroc_drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray,
         nan = float("nan")
         return Drop(what="mean AUROC", points=nan, low=nan, high=nan)
     pairs = [(_Ranked(reference[:, k], labels[:, k]), _Ranked(candidate[:, k], labels[:, k])) for k in both]
-    low, high = np.percentile(100 * _drawn(pairs, len(labels)), _LEVELS)
+    drawn = _drawn_means(lambda draws: [before.area(draws) - after.area(draws) for before, after in pairs], len(labels))
+    low, high = np.percentile(100 * drawn, _LEVELS)
     drop = Drop(what="mean AUROC", points=100 * float(lost[both].mean()), low=float(low), high=float(high))
     if limit is None or limit <= drop.points or drop.answer(limit) != "too few images to tell":
         return drop
@@ -74,16 +75,42 @@ def auroc_drop(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray,
     return Drop(**vars(drop) | {"needed": math.ceil(len(labels) * wider**2)})
 
 
-def _drawn(pairs: "list[tuple[_Ranked, _Ranked]]", n: int) -> np.ndarray:
-    """Compute the drop of the mean in each draw: (draws,) at most, without those in which no class can be scored."""
-    random, drops = np.random.default_rng(_SEED), []
+def mean_auroc(values: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """Compute the mean AUROC over the classes with positive and negative images, and the ends of its 95 % interval.
+
+    The interval is that of `auroc_drop`, of one network.
+
+    Args:
+        values: (n, K) outputs.
+        labels: (n, K) of 0 and 1.
+
+    Returns:
+        Mean and both ends; NaN where no class can be scored, or an output is not finite.
+    """
+    both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
+    ranked = [_Ranked(values[:, k], labels[:, k]) for k in both]
+    areas = np.array([one.area(np.ones((1, len(values))))[0] for one in ranked])
+    if not both or not np.isfinite(areas).all():
+        return math.nan, math.nan, math.nan
+    low, high = np.percentile(_drawn_means(lambda draws: [one.area(draws) for one in ranked], len(labels)), _LEVELS)
+    return float(areas.mean()), float(low), float(high)
+
+
+def _drawn_means(of_classes: Callable[[np.ndarray], list[np.ndarray]], n: int) -> np.ndarray:
+    """Compute the mean over the classes in each draw: (draws,) at most, without those in which no class can be scored.
+
+    Args:
+        of_classes: (draws, n) counts of how often each image was drawn → what each class has in each draw, (draws,).
+        n: Number of images.
+    """
+    random, means = np.random.default_rng(_SEED), []
     for _ in range(_DRAWS // _AT_ONCE):
         weights = random.multinomial(n, np.full(n, 1 / n), _AT_ONCE).astype(np.float64)
-        lost = np.stack([reference.area(weights) - candidate.area(weights) for reference, candidate in pairs])
-        scored = np.isfinite(lost)
+        found = np.stack(of_classes(weights))
+        scored = np.isfinite(found)
         some = scored.any(axis=0)
-        drops.append(np.where(scored, lost, 0).sum(axis=0)[some] / scored.sum(axis=0)[some])
-    return np.concatenate(drops)
+        means.append(np.where(scored, found, 0).sum(axis=0)[some] / scored.sum(axis=0)[some])
+    return np.concatenate(means)
 
 
 class _Ranked:

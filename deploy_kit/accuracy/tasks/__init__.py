@@ -50,6 +50,7 @@ class Scoring:
         agreement: (checkpoint's answer, engine's answer) → how much of it agrees, and of how much; by default all or
             nothing of one.
         more: Sums (M,) → further scores by name, in 0..1.
+        blind: Sums (M,) → score of the best answer that is the same for all images.
         note: Settings → sentence on what was decided for the user; empty if nothing was.
     """
 
@@ -62,6 +63,7 @@ class Scoring:
     by_class: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
     agreement: Callable[[Any, Any], tuple[float, float]] = lambda reference, found: (float(reference == found), 1.0)
     more: Callable[[np.ndarray], dict[str, float]] = lambda sums: {}
+    blind: Callable[[np.ndarray], float] = lambda sums: 0.0
     note: Callable[[TaskSettings], str] = lambda settings: ""
 
 

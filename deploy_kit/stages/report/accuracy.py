@@ -195,7 +195,8 @@ def _class(scores: Scores, worst: ClassScore) -> str:
 
 
 def _diagnosed(diagnosis: Diagnosis) -> list[tuple[str, str]]:
-    tried = [f"{100 * entry.top1:.1f} % [{100 * entry.low:.1f}, {100 * entry.high:.1f}] {entry.name}"
+    tried = [f"{100 * entry.score:.1f} % [{100 * entry.low:.1f}, {100 * entry.high:.1f}] {entry.name}"
              for entry in diagnosis.attempts[:_TRIED]]  # fmt: skip
-    best = f"best of {len(diagnosis.attempts)} on {diagnosis.n} images, {100 * diagnosis.top1:.1f} % as now"
+    now = f"{diagnosis.measure} {100 * diagnosis.score:.1f} % as now"
+    best = f"best of {len(diagnosis.attempts)} on {diagnosis.n} images, {now}"
     return [*(("diagnosis", words) for words in diagnosis.words), ("tried", f"{best}: {'; '.join(tried)}")]

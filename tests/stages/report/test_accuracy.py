@@ -98,15 +98,15 @@ def test_several_labels_an_image_are_told_by_auroc() -> None:
 
 
 def test_a_diagnosis_is_told_with_what_was_tried() -> None:
-    tried = Attempt(name="BGR", cure="--color bgr", top1=0.93, low=0.9, high=0.95, won=300, lost=1, p=1e-9)
+    tried = Attempt(name="BGR", cure="--color bgr", score=0.93, low=0.9, high=0.95, won=300, lost=1, p=1e-9)
     found = Diagnosis(
-        graph="", images="some", n=512, top1=0.31, attempts=(tried,), words=("BGR restores it",), found="BGR"
+        graph="", images="some", n=512, score=0.31, attempts=(tried,), words=("BGR restores it",), found="BGR"
     )
 
     lines = told(checked(diagnosis=found))
 
     assert lines["diagnosis"] == "BGR restores it"
-    assert lines["tried"] == "best of 1 on 512 images, 31.0 % as now: 93.0 % [90.0, 95.0] BGR"
+    assert lines["tried"] == "best of 1 on 512 images, top-1 31.0 % as now: 93.0 % [90.0, 95.0] BGR"
 
 
 def test_the_report_has_a_table_of_tensors_and_one_of_labels() -> None:
