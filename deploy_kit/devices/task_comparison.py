@@ -14,12 +14,13 @@ import numpy as np
 from deploy_kit.accuracy import jackknife, metrics
 from deploy_kit.accuracy.tasks import Scoring, TaskSettings, scoring_of
 from deploy_kit.accuracy.tasks.segment import n_classes
+from deploy_kit.accuracy.tasks.sequence import edit_distance
 from deploy_kit.base.errors import CheckError, InputError, nearest
 from deploy_kit.images import ImageSet, truth
 from deploy_kit.records.artifacts import BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.parity import Drop
 
-_PICTURES = 4
+_SHOWN = 4  # images of which both answers are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +124,9 @@ def compare_outputs(outputs: Iterable[np.ndarray], case: TaskCase, label: str) -
     Returns:
         Of each image: ``signal`` Σr², ``noise`` Σ(r - c)², ``dot`` Σrc, ``square`` Σc², the largest ``error``; how much
         of the answers agree (``alike``), and of how much (``of``); with labels the checkpoint's counts (``before``)
-        and the engine's (``after``), (n, M) each. ``places`` and ``maps`` are indices and both class maps of the images
-        that differ most, where answers are maps.
+        and the engine's (``after``), (n, M) each. Of the images whose answers differ most ``places`` are indices; where
+        answers are maps, ``maps`` (k, 2, H, W) both, of volumes the slice that differs most, and ``slices`` (k, 2)
+        which and of how many, 0 of an image; where they are strings, ``texts`` (k, 3) both and the label, or nothing.
 
     Raises:
         CheckError: An output of another shape, or of other images than the reference.
@@ -132,7 +134,7 @@ def compare_outputs(outputs: Iterable[np.ndarray], case: TaskCase, label: str) -
     """
     scoring, settings = case.scoring, case.settings
     assert settings.gallery is not None
-    rows, counted, worst = list[tuple[float, ...]](), list[np.ndarray](), list[tuple[float, int, np.ndarray]]()
+    rows, counted, worst = list[tuple[float, ...]](), list[np.ndarray](), list[_Shown]()
     for index, found in enumerate(outputs):
         if found.shape != settings.shape or index >= len(settings.gallery):
             raise CheckError(f"{label}: expected outputs {settings.gallery.shape}, found {found.shape} for one image")
@@ -140,11 +142,11 @@ def compare_outputs(outputs: Iterable[np.ndarray], case: TaskCase, label: str) -
         answers = [scoring.answer(output, index, settings) for output in (wanted, found)]
         alike, of = scoring.agreement(*answers)
         rows.append((*_distances(wanted, found), alike, of))
+        true = case.label(index) if case.labelled else None
         if case.labelled:
-            true = case.label(index)
             counted.append(np.stack([scoring.counts(answer, true, settings) for answer in answers]))
-        if isinstance(answers[0], np.ndarray) and answers[0].ndim == 2 and alike < of:
-            worst = sorted([*worst, (alike / of, index, np.stack(answers))], key=lambda one: one[:2])[:_PICTURES]
+        if alike < of and (shown := _shown(index, answers, true, settings)) is not None:
+            worst = sorted([*worst, shown], key=lambda one: (one.alike, one.index))[:_SHOWN]
     if len(rows) != len(settings.gallery):
         raise CheckError(f"{label}: outputs of {len(rows)} images, the reference's are of {len(settings.gallery)}")
     names = ("signal", "noise", "dot", "square", "error", "alike", "of")
@@ -152,8 +154,41 @@ def compare_outputs(outputs: Iterable[np.ndarray], case: TaskCase, label: str) -
     if counted:
         arrays["before"], arrays["after"] = np.stack(counted, axis=1)
     if worst:
-        arrays |= {"places": np.array([one[1] for one in worst]), "maps": np.stack([one[2] for one in worst])}
+        arrays["places"] = np.array([one.index for one in worst])
+        arrays |= {name: np.stack([one.arrays[name] for one in worst]) for name in worst[0].arrays}
     return arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """Both answers of an image that differ, and how much of them is alike, in 0..1."""
+
+    index: int
+    alike: float
+    arrays: dict[str, np.ndarray]
+
+
+def _shown(index: int, answers: list[Any], label: Any, settings: TaskSettings) -> _Shown | None:
+    """Return what a reader can compare: maps and strings; None for other answers."""
+    before, after = answers
+    if isinstance(before, tuple):
+        texts = np.array([_text(one, settings) for one in (before, after, label or ())])
+        apart = edit_distance(before, after) / max(len(before), len(after))
+        return _Shown(index=index, alike=1 - apart, arrays={"texts": texts})
+    if not isinstance(before, np.ndarray) or before.ndim not in (2, 3):
+        return None
+    same, number = before == after, (0, 0)
+    alike = float(same.mean())
+    if before.ndim == 3:
+        at = int(same.mean(axis=(1, 2)).argmin())
+        before, after, number = before[at], after[at], (at + 1, len(before))
+    return _Shown(index=index, alike=alike, arrays={"maps": np.stack([before, after]), "slices": np.array(number)})
+
+
+def _text(symbols: tuple[int, ...], settings: TaskSettings) -> str:
+    """Write a string as its label is written: characters that are class names, or numbers with spaces between them."""
+    names = [settings.classes[k] if k < len(settings.classes) else str(k) for k in symbols]
+    return ("" if all(len(name) == 1 for name in settings.classes) and settings.classes else " ").join(names)
 
 
 def drop_of(arrays: dict[str, np.ndarray], scoring: Scoring, limit: float | None = None) -> Drop:

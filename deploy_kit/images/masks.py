@@ -15,19 +15,20 @@ def pictures(arrays: Mapping[str, np.ndarray], name: Callable[[int], str]) -> tu
     """Draw the images that differ most.
 
     Args:
-        arrays: ``places`` (k,) and ``maps`` (k, 2, H, W) of the checkpoint's and the engine's classes.
+        arrays: ``places`` (k,), ``maps`` (k, 2, H, W) of the checkpoint's and the engine's classes, and ``slices``
+            (k, 2): which slice of a volume they are, of how many; 0 of an image.
         name: Index of an image → its name.
     """
     return tuple(
         MaskPicture(
             image=int(at),
-            name=name(int(at)),
+            name=name(int(at)) + (f", slice {number} of {n}" if n else ""),
             differing=float((before != after).mean()),
             reference=_png(before),
             found=_png(after),
             difference=_png(np.where(before == after, 0, 255)),
         )
-        for at, (before, after) in zip(arrays["places"], arrays["maps"], strict=True)
+        for at, (before, after), (number, n) in zip(arrays["places"], arrays["maps"], arrays["slices"], strict=True)
     )
 
 

@@ -170,6 +170,25 @@ class MaskPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextDifference:
+    """Strings that were decoded of one image.
+
+    Attributes:
+        image: Index of the image in the check set.
+        name: Name of the image in its set.
+        reference: The checkpoint's string.
+        found: The engine's.
+        label: The label; empty where there is none.
+    """
+
+    image: int
+    name: str
+    reference: str
+    found: str
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskScores:
     """Scores of checkpoint and engine in a task that is no classification.
 
@@ -182,7 +201,8 @@ class TaskScores:
         found: Score of the engine in 0..1; None without labels.
         more: (name, of the checkpoint, of the engine) of further scores.
         classes: Scores of the classes that labels have; `ClassScore.n` counts their pixels.
-        pictures: The images that differ most.
+        pictures: The masks that differ most.
+        texts: The strings that differ most.
     """
 
     task: str
@@ -194,6 +214,7 @@ class TaskScores:
     more: tuple[tuple[str, float, float], ...] = ()
     classes: tuple[ClassScore, ...] = ()
     pictures: tuple[MaskPicture, ...] = ()
+    texts: tuple[TextDifference, ...] = ()
 
     @property
     def worst(self) -> ClassScore | None:

@@ -24,10 +24,10 @@ from deploy_kit.parallel import ONE_PROCESS
 from deploy_kit.recipe import CheckTable
 from deploy_kit.records.artifacts import Artifact, BareInput, Preprocess, ReferenceLogits
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores
+from deploy_kit.records.parity import ClassScore, EngineOutputs, LabelScore, Sample, TaskScores, TextDifference
 from deploy_kit.records.results import Limits, ParityReport
 
-VERSION = "8"
+VERSION = "9"
 _WORST, _SAMPLE_BYTES = 10, 32 << 20
 _NOTHING_ASKED = "nothing is asked of {0}: recipe.check.limits has no row '{0}'"
 _PROBABILITIES = "the outputs are probabilities already ({}): confidences are taken as they are"
@@ -282,6 +282,7 @@ def judge_task(
         agreement_name=scoring.agreement_name,
         measure=scoring.measure,
         pictures=masks.pictures(arrays, case.images.name_of) if "maps" in arrays else (),
+        texts=_strings(arrays, case.images.name_of) if "texts" in arrays else (),
     )
     remarks = [f"task {reference.task} ({reference.task_from})", scoring.note(case.settings)]
     if case.labelled:
@@ -315,6 +316,13 @@ def judge_task(
         sqnr_db=measured.sqnr_db,
         cosine=measured.cosine,
         max_error=measured.max_error,
+    )
+
+
+def _strings(arrays: dict[str, np.ndarray], name: Callable[[int], str]) -> tuple[TextDifference, ...]:
+    return tuple(
+        TextDifference(image=int(at), name=name(int(at)), reference=str(before), found=str(after), label=str(label))
+        for at, (before, after, label) in zip(arrays["places"], arrays["texts"], strict=True)
     )
 
 

@@ -1,5 +1,6 @@
 """Tests of reference and check where outputs are maps: against counting by hand, and in little memory."""
 
+import itertools
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,24 +21,32 @@ from deploy_kit.images import ImageSource
 from deploy_kit.programs.worker import WorkerProgram
 from deploy_kit.recipe import BuildEntry, CheckTable, ExportTable, LimitsTable, PreprocessTable, SourceTable
 from deploy_kit.records.artifacts import BareInput
-from deploy_kit.records.results import ParityReport
+from deploy_kit.records.results import EngineRow, ParityReport
 from deploy_kit.stages import build, check, export, reference
+from deploy_kit.stages.report import accuracy
+from deploy_kit.stages.report.document import Table
 from deploy_kit.store import Store
 
 SIDE, CLASSES, N = 8, 3, 20
 STATED = PreprocessTable(height=SIDE, width=SIDE, color="gray", mean=(0.5,), std=(0.5,))
 
 
-def network(path: Path, scale: float = 1.0, seed: int = 0, classes: int = CLASSES) -> Path:
-    """Write a convolution of 3×3 to `classes` maps; `scale` blurs what it tells apart."""
+def network(path: Path, scale: float = 1.0, seed: int = 0, classes: int = CLASSES, *, strings: bool = False) -> Path:
+    """Write a convolution of 3×3 to `classes` maps; `scale` blurs what it tells apart; `strings` reads by columns."""
     random = np.random.default_rng(seed)
     weight = random.standard_normal((classes, 1, 3, 3)).astype(np.float32)
     weight += (scale - 1) * random.standard_normal(weight.shape).astype(np.float32)
+    convolution = helper.make_node("Conv", ["x", "w"], ["maps" if strings else "y"], pads=[1, 1, 1, 1])
+    columns = [
+        helper.make_node("ReduceMean", ["maps"], ["columns"], axes=[2], keepdims=0),
+        helper.make_node("Transpose", ["columns"], ["y"], perm=[0, 2, 1]),
+    ]
+    shape = [SIDE, classes] if strings else [classes, SIDE, SIDE]
     graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        [convolution, *(columns if strings else ())],
         "maps",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, SIDE, SIDE])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", classes, SIDE, SIDE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", *shape])],
         [numpy_helper.from_array(weight, "w")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
@@ -47,6 +56,11 @@ def network(path: Path, scale: float = 1.0, seed: int = 0, classes: int = CLASSE
 def outputs(path: Path, pixels: np.ndarray) -> np.ndarray:
     tensors = (pixels[:, None].astype(np.float32) / 255 - 0.5) / 0.5
     return np.asarray(onnxruntime.InferenceSession(path).run(None, {"x": tensors})[0])
+
+
+def decoded(output: np.ndarray) -> list[int]:
+    """Decode CTC logits (T, K): repetitions merged, class 0 left out."""
+    return [int(k) for k, _ in itertools.groupby(output.argmax(1)) if k]
 
 
 @pytest.fixture
@@ -137,6 +151,29 @@ def test_pictures_show_the_images_that_differ_most(context: Context, tmp_path: P
     assert report.task is not None
     assert [one.differing for one in report.task.pictures] == pytest.approx(np.sort(apart)[::-1][:4])
     assert [apart[one.image] for one in report.task.pictures] == pytest.approx(np.sort(apart)[::-1][:4])
+
+
+def test_strings_that_differ_are_in_the_report(context: Context, tmp_path: Path) -> None:
+    paths = [network(tmp_path / name, scale, strings=True) for name, scale in (("net.onnx", 1.0), ("other.onnx", 1.5))]
+    images = np.random.default_rng(3).integers(0, 256, (N, SIDE, SIDE), np.uint8)
+    wanted, found = ([decoded(one) for one in outputs(path, images)] for path in paths)
+    np.savez(tmp_path / "set.npz", images=images, texts=np.array([" ".join(map(str, one)) for one in wanted]))
+
+    report = checked(context, tmp_path, paths[1])
+
+    assert report.task is not None
+    assert (report.task.measure, report.task.reference) == ("1 - CER", 1.0)
+    assert report.agreement == np.mean([one == other for one, other in zip(wanted, found, strict=True)]) < 1
+    for one in report.task.texts:
+        assert one.label == one.reference == " ".join(map(str, wanted[one.image]))
+        assert one.found == " ".join(map(str, found[one.image])) != one.reference
+    row = EngineRow(label="fp32 · onnxruntime", artifact=None, parity=report)
+    table = accuracy.section((row,)).blocks[-2]
+    assert isinstance(table, Table)
+    assert [entry[2:] for entry in table.rows] == [(t.reference, t.found, t.label) for t in report.task.texts]
+    first = report.task.texts[0]
+    said = dict(accuracy.lines(report))
+    assert said[f"string of {first.name}"] == f"'{first.reference}' → '{first.found}' (label '{first.label}')"
 
 
 def test_a_class_that_the_output_has_not_is_refused_before_anything_runs(context: Context, tmp_path: Path) -> None:

@@ -3,7 +3,17 @@
 from deploy_kit.accuracy.paired import wilson_interval
 from deploy_kit.records.engine_table import NONE
 from deploy_kit.records.measurements import NotRun
-from deploy_kit.records.parity import ClassScore, Consistency, Diagnosis, Drop, Flips, LabelScore, Scores, TaskScores
+from deploy_kit.records.parity import (
+    ClassScore,
+    Consistency,
+    Diagnosis,
+    Drop,
+    Flips,
+    LabelScore,
+    Scores,
+    TaskScores,
+    TextDifference,
+)
 from deploy_kit.records.results import EngineRow, ParityReport
 from deploy_kit.records.verdict import NO_LIMIT
 from deploy_kit.stages.report.document import Section, Table
@@ -56,7 +66,13 @@ def _of_task(scores: TaskScores) -> list[tuple[str, str]]:
         *([(scores.measure, _score(scores))] if scores.found is not None else []),
         *more,
         *([("worst class", _task_class(scores, worst))] if worst else []),
+        *((f"string of {one.name}", _strings(one)) for one in scores.texts[:_NAMED]),
     ]
+
+
+def _strings(one: TextDifference) -> str:
+    label = f" (label '{one.label}')" if one.label else ""
+    return f"'{one.reference}' → '{one.found}'{label}"
 
 
 def _score(scores: TaskScores) -> str:
@@ -124,7 +140,14 @@ def section(rows: tuple[EngineRow, ...]) -> Section:
     labels = (Table(headings=more, rows=labelled),) if labelled else ()
     named = ("engine", "task", "agreement", "score", "drop", "further", "worst class")
     scored = (Table(headings=named, rows=others),) if others else ()
-    return Section(title="Check", blocks=(Table(headings=headings, rows=cells), *labels, *scored, remarks))
+    decoded = [
+        (label, one.name, one.reference, one.found, one.label or NONE)
+        for label, parity in checked
+        for one in (parity.task.texts if parity.task else ())
+    ]
+    strings = (Table(headings=("engine", "image", "checkpoint's string", "engine's", "label"), rows=decoded),)
+    blocks = (Table(headings=headings, rows=cells), *labels, *scored, *(strings if decoded else ()), remarks)
+    return Section(title="Check", blocks=blocks)
 
 
 def _task_cells(parity: ParityReport, scores: TaskScores) -> tuple[str, ...]:

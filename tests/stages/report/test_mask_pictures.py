@@ -18,7 +18,8 @@ def pictures() -> tuple[MaskPicture, ...]:
     before = np.zeros((2, 120, 100), np.int16)
     after = before.copy()
     after[0, :60] = 3
-    return masks.pictures({"places": np.array([7, 2]), "maps": np.stack([before, after], 1)}, "image {}".format)
+    arrays = {"places": np.array([7, 2]), "maps": np.stack([before, after], 1), "slices": np.array([[0, 0], [3, 8]])}
+    return masks.pictures(arrays, "image {}".format)
 
 
 def report_of(found: tuple[MaskPicture, ...]) -> Report:
@@ -40,6 +41,7 @@ def test_pngs_hold_the_classes_at_most_96_px_wide() -> None:
     assert image.size == (50, 60)
     assert np.array_equal(np.asarray(image), np.repeat([3, 0], 30)[:, None].repeat(50, 1))
     assert (first.image, first.differing, second.differing) == (7, 0.5, 0.0)
+    assert (first.name, second.name) == ("image 7", "image 2, slice 3 of 8")
     assert image.convert("RGB").getpixel((0, 0)) == (128, 128, 0)  # class 3 of PASCAL VOC
 
 
