@@ -5,8 +5,9 @@ then other numbers are compared than those that count. So a few points are obser
 session are held against those of one that observes nothing; where they differ, each point gets a session of its own,
 and what still disturbs is said.
 
-The ends of blocks come first. Where two of them part, the layers of the block in between follow. Where none do, all
-layers follow: a fault may drown on its way to the end of a block, where hundreds of channels come together.
+Where both have the same dense blocks, the ends of blocks come first. Where two of them part, the layers of the block in
+between follow. Where none do, all layers follow: a fault may drown on its way to the end of a block, where hundreds of
+channels come together.
 """
 
 import math
@@ -28,9 +29,10 @@ from deploy_kit.records.difference import NetworkDifference, PointDifference
 
 __all__ = ["NetworkDifference", "PointDifference", "Subject", "find_difference", "find_subject"]
 
-VERSION = "2"
+VERSION = "3"
 N_IMAGES = 16
 _TOGETHER = 8
+_SHARED = 0.8  # of the points by name: networks of one family share many
 _COARSER: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -52,7 +54,7 @@ def find_difference(
         InputError: The two are not forms of one network.
         EngineCrashError: Native code died.
     """
-    _verify_alike(first, second)
+    first, second = _alike(first, second)
     preprocess = first.input if isinstance(first.input, Preprocess) else second.input
     source = ImageSource(name=SYNTHETIC) if isinstance(preprocess, BareInput) else images
     image_set, connection = source.open(preprocess).first(N_IMAGES), context.connection
@@ -88,17 +90,27 @@ def _inputs(subject: Subject, image_set: ImageSet, preprocess: Preprocess | Bare
     return next(image_set.batches(taken, N_IMAGES))
 
 
-def _verify_alike(first: Subject, second: Subject) -> None:
+def _alike(first: Subject, second: Subject) -> tuple[Subject, Subject]:
+    """Return two forms of one network with the points that both have: by structure, or else by name.
+
+    Raises:
+        InputError: They take other inputs, or are no forms of one network.
+    """
     if first.shape != second.shape:
         shapes = " and ".join("×".join(map(str, one.shape)) for one in (first, second))
         raise InputError(f"{first.label} and {second.label} take other inputs: {shapes}")
     layers = [[name for name in one.points if name.startswith("denseblock")] for one in (first, second)]
-    if layers[0] and layers[1] and layers[0] != layers[1]:
+    unlike = bool(layers[0] and layers[1]) and layers[0] != layers[1]
+    shared = [name for name in first.named if name in second.named]
+    if len(shared) > _SHARED * max(len(first.named), len(second.named)) and (unlike or not any(layers)):
+        return replace(first, points=first.named), replace(second, points=second.named)
+    if unlike:
         counts = " and ".join(str(len(one)) for one in layers)
         raise InputError(
             f"{first.label} and {second.label} are not forms of one network: "
             f"they have {counts} convolutions in dense blocks"
         )
+    return first, second
 
 
 class _DifferenceSearch:
@@ -176,8 +188,7 @@ class _DifferenceSearch:
         if one.shape != other.shape:
             labels = " and ".join(subject.label for subject in self.subjects)
             raise InputError(f"{labels} are not forms of one network: {one.shape[1:]} and {other.shape[1:]} at {name}")
-        for ends in filter(None, map(points.holds, both)):
-            one, other = np.clip(one, *ends), np.clip(other, *ends)
+        one, other = points.in_common(one, other, both)
         channel, channel_db = rule.worst_channel(one, other)
         return PointDifference(
             point=name,

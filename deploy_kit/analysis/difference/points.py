@@ -7,10 +7,13 @@
 
 They are the same numbers in every form: a BN that is folded, moved or turned into a maximum stands between two of them,
 never across one. Where a form keeps them in other units, its file says in which (`units`).
+
+Skip connections join the blocks of a U-Net, and what is one block then depends on the form. There a point is what a
+convolution or a matrix product makes, under the name that all forms keep for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +27,10 @@ from deploy_kit.graph.layer_names import LayerGroup
 STEM, FEATURES, LOGITS = "stem", "features", "logits"
 _INTEGERS = (ir.DataType.UINT8, ir.DataType.INT8)
 _SAME_NUMBERS = ("Cast", "Identity")
+_WRITTEN = (
+    ".real",
+    ".as_channels",
+)  # that it puts behind what a convolution makes in place of the value, the last first
 _SUFFIXES = (".q", ".max.q", ".min.q")  # that `int8.portable` puts behind the name of a value
 
 
@@ -38,6 +45,7 @@ class Point:
         zero: Integer that stands for 0.0.
         whole: Whether it is integers.
         units: What the restored numbers stand for; None where for themselves.
+        rectified: Whether ReLUs alone read it: another form may keep no number below 0.
     """
 
     name: str
@@ -46,6 +54,7 @@ class Point:
     zero: int = 0
     whole: bool = False
     units: Affine | None = None
+    rectified: bool = False
 
 
 def points_of(model: ir.Model, where: str) -> tuple[Point, ...]:
@@ -62,6 +71,52 @@ def points_of(model: ir.Model, where: str) -> tuple[Point, ...]:
                 found[name] = _point(name, value, noted)
     found[LOGITS] = Point(name=LOGITS, tensor=str(model.graph.outputs[0].name))
     return tuple(found.values())
+
+
+def named_points_of(model: ir.Model) -> dict[str, Point]:
+    """Find what convolutions and matrix products make, by the names of the values, in graph order; the logits last.
+
+    Where a form quantizes a value, it keeps the name for the integers.
+    """
+    noted, found = channel_affine.affines_of(model), dict[str, Point]()
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    logits = model.graph.outputs[0]
+    for written, value in values.items():
+        node, name = value.producer(), written
+        if node is None or not _multiplies(node) or _becomes(value, logits):
+            continue
+        for suffix in _WRITTEN:
+            name = name.removesuffix(suffix)
+        value = values.get(name, value)
+        # A form may have changed the units in front of a ReLU, and notes them of what is behind it.
+        relus = [user.outputs[0] for user, _ in value.uses() if user.op_type == "Relu"]
+        rectified = bool(relus) and len(relus) == len(value.uses())
+        value = relus[0] if rectified else value
+        whole = next(
+            (values[one + x] for one in (name, str(value.name)) for x in _SUFFIXES if one + x in values), value
+        )
+        found[name] = replace(_point(name, whole, noted), rectified=rectified)
+    return found | {LOGITS: Point(name=LOGITS, tensor=str(logits.name))}
+
+
+def _becomes(value: ir.Value, output: ir.Value) -> bool:
+    """Return whether a value is an output, but for what quantizes or casts it."""
+    while value is not output:
+        users = [node for node, _ in value.uses()]
+        if len(users) != 1 or kind_of(users[0]) != "requantize":
+            return False
+        value = users[0].outputs[0]
+    return True
+
+
+def _multiplies(node: ir.Node) -> bool:
+    """Return whether a node multiplies by weights, other than a BN or a pool that is written as a convolution."""
+    if node.op_type != "ConvTranspose" and kind_of(node) not in ("conv", "gemm"):
+        return False
+    value = node.inputs[1]
+    while value is not None and (producer := value.producer()) is not None and kind_of(producer) == "requantize":
+        value = producer.inputs[0]
+    return edit.constant(value)
 
 
 def reads(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -97,6 +152,15 @@ def restored(array: np.ndarray, point: Point) -> np.ndarray:
     flat = array.reshape(array.shape[0], array.shape[1], -1).astype(np.float64)
     flat = (flat - point.zero) * point.scale
     return flat if point.units is None else _column(point.units).apply(flat)
+
+
+def in_common(one: np.ndarray, other: np.ndarray, both: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
+    """Cut both of what the readers of either cannot tell apart: (n, C, pixels) each."""
+    for ends in filter(None, map(holds, both)):
+        one, other = np.clip(one, *ends), np.clip(other, *ends)
+    if any(point.rectified for point in both):
+        one, other = np.maximum(one, 0), np.maximum(other, 0)
+    return one, other
 
 
 def holds(point: Point) -> tuple[np.ndarray, np.ndarray] | None:

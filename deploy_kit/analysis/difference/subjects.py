@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,7 @@ class Subject:
         how: What computes it, in words.
         input: Preprocessing or shape of its input.
         points: Points within the network by name, in the order of computation.
+        named: Likewise, by the names that all forms keep for values; empty where torch computes.
         where: Path of its file.
         target: Name and options of its engine; None where torch computes the checkpoint.
         observed: ONNX file whose copies show the tensors within; None where the engine's own file does.
@@ -62,6 +63,7 @@ class Subject:
     input: Preprocess | BareInput
     points: Mapping[str, Point]
     where: Path
+    named: Mapping[str, Point] = field(default_factory=dict)
     target: tuple[str, Mapping[str, Any]] | None = None
     observed: bool = False
     model: Any = None
@@ -164,6 +166,7 @@ def _of(
         how=target[0],
         input=map_sizes.input_of_graph(model, onnx_file),
         points={point.name: point for point in points.points_of(model, label)},
+        named=points.named_points_of(model),
         where=path,
         target=target,
         observed=observed,

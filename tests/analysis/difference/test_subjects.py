@@ -150,19 +150,25 @@ def test_plain_layers_are_points_by_their_own_name() -> None:
     assert [point.name for point in found] == ["stem", *layers, "features", "logits"]
 
 
-def test_without_dense_blocks_the_logits_alone_are_compared(store: Store, tmp_path: Path, forms: "Forms") -> None:
+def test_without_dense_blocks_values_of_one_name_are_compared(store: Store, tmp_path: Path, forms: "Forms") -> None:
     sketch = Sketch()
     x = sketch.node("Relu", sketch.conv(sketch.node("Relu", sketch.stem()), 6, 3, pad=1))
     flat = sketch.node("Flatten", sketch.node("Relu", x))
     weight = sketch.constant(np.ones((6 * 64, 5)) / 100)
-    onnx_file.save(
-        sketch.model(sketch.node("Gemm", flat, weight, sketch.constant(np.zeros(5)))), tmp_path / "other.onnx"
-    )
+    model = sketch.model(sketch.node("Gemm", flat, weight, sketch.constant(np.zeros(5))))
+    onnx_file.save(model, tmp_path / "one.onnx")
+    for node in model.graph:
+        if node.op_type == "Conv":
+            node.outputs[0].name = f"other {node.outputs[0].name}"
+    onnx_file.save(model, tmp_path / "other.onnx")
 
-    found = forms.difference(tmp_path / "other.onnx", tmp_path / "other.onnx", store)
+    alike = forms.difference(tmp_path / "one.onnx", tmp_path / "one.onnx", store)
+    renamed = forms.difference(tmp_path / "one.onnx", tmp_path / "other.onnx", store)
 
-    assert [row.point for row in found.points] == ["logits"]
-    assert found.verdict.endswith("no dense block was found in it: the logits alone were compared")
+    assert [row.point for row in alike.points][-1] == "logits"
+    assert len(alike.points) == 3
+    assert [row.point for row in renamed.points] == ["logits"]
+    assert renamed.verdict.endswith("no dense block was found in it: the logits alone were compared")
 
 
 def test_command_names_the_layer_and_ends_with_0(forms: "Forms", tmp_path: Path) -> None:
