@@ -29,6 +29,9 @@ sample.
   `quant_pre_process` before; `nncf…` is `nncf.quantize` on the model that OpenVINO converted, `…-mixed` its preset,
   `…-minmax` its MINMAX range estimator. `@ort` is ONNX Runtime, `@ov` OpenVINO with float parts in f32 unless the
   name says bf16, `@et` ExecuTorch's XNNPACK, `@ncnn` ncnn without its half precision.
+- deploykit's int8 files are those that `quantize --int8` writes for the machine: on x64 without VNNI (neither
+  `avx512_vnni` nor `avx_vnni` in the environment below a table) neighbouring weights are bounded, so that 16-bit sums
+  do not saturate. Stock files are left as they are.
 - A candidate without a number has its reason.
 """
 _ACCURACY = """\

@@ -120,7 +120,7 @@ def _net(one: SlimPlan, workshop: Workshop, plan: Plan) -> SlimmedNet:
     for asked in one.shares:
         sys.stderr.write(f"slim: {subject.name} to {asked:g}\n")
         small, _ = slim.run(lean, SlimTable(macs=asked), workshop.context, images=fitted)
-        variant = Variant(name="int8", scheme="int8_portable")
+        variant = Variant(name="int8", scheme="int8_portable", options=dict(ours.PORTABLE.options))
         typed, _ = quantize.run(small.onnx, variant, workshop.context, calibration=calibration)
         scores = [_scored(f"fp32-{asked:g}@ort", small.onnx, "onnxruntime", workshop, truth)]
         scores += [_scored(f"int8-{asked:g}@{key}", typed, engine, workshop, truth) for key, engine in _ENGINES.items()]
