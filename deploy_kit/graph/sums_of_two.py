@@ -60,11 +60,20 @@ def largest(rows: np.ndarray, paired: np.ndarray) -> np.ndarray:
 
 
 def fit(model: ir.Model) -> bool:
-    """Return whether all sums of two products of stored weights and uint8 activations fit into 16 bits."""
+    """Return whether all sums of two products of weights and uint8 activations are known to fit into 16 bits.
+
+    Weights that the file does not store as integers, such as floats behind a Q/DQ pair, are not known.
+    """
+    fed = set(onnx_file.inputs(model))
     for node in model.graph:
+        if fed.intersection(filter(None, node.inputs)):
+            fed.update(node.outputs)
         if node.op_type not in _WEIGHT_AND_ZERO:
             continue
         inputs = dict(enumerate(node.inputs))
+        read = inputs.get(_WEIGHT_AND_ZERO[node.op_type][0])
+        if read is not None and read not in fed and edit.numbers(read) is None:
+            return False
         weight, zero = (edit.numbers(inputs.get(index)) for index in _WEIGHT_AND_ZERO[node.op_type])
         if weight is None or weight.dtype not in (np.int8, np.uint8):
             continue

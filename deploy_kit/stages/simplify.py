@@ -9,7 +9,7 @@ from deploy_kit.base.errors import SimplifyError, StageError
 from deploy_kit.context import Context
 from deploy_kit.devices import inference
 from deploy_kit.devices.links import Connection, Worker
-from deploy_kit.graph import edit, onnx_file, passes
+from deploy_kit.graph import edit, onnx_file, passes, sums_of_two
 from deploy_kit.graph.onnx_artifact import onnx_artifact
 from deploy_kit.graph.passes import Outcome
 from deploy_kit.images import SYNTHETIC, open_set
@@ -55,6 +55,9 @@ def run(exported: Artifact, table: SimplifyTable, context: Context) -> tuple[Sim
             rows = _apply(context.store.path(exported), file, names, exported.preprocess, context, worker)
         model = onnx_file.load(file)
         precision = onnx_file.precision(model)
+        if precision == "int8":  # passes have stored weights that were floats behind a pair
+            sums_of_two.note(model)
+            onnx_file.save(model, file)
         onnx = onnx_artifact(
             file,
             home,

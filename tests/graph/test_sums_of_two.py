@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from dense_graphs import SATURATES
@@ -226,6 +227,19 @@ def test_what_fits_is_noted_and_a_note_that_is_wrong_is_dropped(tmp_path: Path) 
         sums_of_two.note(model)
 
         assert (file_notes.SUMS_FIT in model.metadata_props) is fits
+
+
+def test_weights_that_are_not_stored_as_integers_are_not_known(tmp_path: Path) -> None:
+    _, _, node, rows = case("1×1")
+    small = bounded(rows, sums_of_two.pairs_of(rows))
+    stored = onnx.load(written(tmp_path / "sums.onnx", small, node, (1, 64, 9, 9), 1e4))
+    weights = next(tensor for tensor in stored.graph.initializer if tensor.name == "w")
+    weights.CopyFrom(numpy_helper.from_array(small.astype(np.float32), "floats"))
+    pair = helper.make_node("QuantizeLinear", ["floats", "one", "none"], ["w"])
+    stored.graph.node.insert(0, pair)
+
+    assert sums_of_two.fit(onnx_file.load(tmp_path / "sums.onnx"))
+    assert not sums_of_two.fit(ir.serde.deserialize_model(stored))
 
 
 def test_a_float_graph_is_not_noted() -> None:
