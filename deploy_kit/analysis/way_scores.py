@@ -22,7 +22,7 @@ class WayScore:
     """The score of one way.
 
     Attributes:
-        score: Of the whole set, 1 for the best.
+        score: Score of the whole set, 1 for the best.
         low: Lower end of its 95 % confidence interval.
         high: Upper end.
         each: (n,) float64 score of each image; NaN of one that has none.

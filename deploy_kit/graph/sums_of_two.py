@@ -71,10 +71,10 @@ def fit(model: ir.Model) -> bool:
         if node.op_type not in _WEIGHT_AND_ZERO:
             continue
         inputs = dict(enumerate(node.inputs))
-        read = inputs.get(_WEIGHT_AND_ZERO[node.op_type][0])
-        if read is not None and read not in fed and edit.numbers(read) is None:
+        read, zero_point = (inputs.get(index) for index in _WEIGHT_AND_ZERO[node.op_type])
+        weight, zero = edit.numbers(read), edit.numbers(zero_point)
+        if weight is None and read is not None and read not in fed:
             return False
-        weight, zero = (edit.numbers(inputs.get(index)) for index in _WEIGHT_AND_ZERO[node.op_type])
         if weight is None or weight.dtype not in (np.int8, np.uint8):
             continue
         # uint8 around 128 is computed as int8

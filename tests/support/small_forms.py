@@ -1,5 +1,7 @@
 """The small DenseNet, exported and simplified once a session. A plugin: `pytest_plugins = ["small_forms"]`."""
 
+from pathlib import Path
+
 import pytest
 from planted import SPEC, Forms
 from stage_inputs import run_of
@@ -17,7 +19,12 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Forms:
     base["source"]["checkpoint"] = str(save_tiny(folder / "small.safetensors", tiny_model(SPEC)))
     base["export"]["exporter"] = "dynamo"  # which leaves every BN to be found
     base["simplify"]["passes"] = recipe.load_recipe("default").simplify.passes
-    made = Forms(folder, recipe.parse_recipe(base))
+    return simplified_forms(folder, recipe.parse_recipe(base))
+
+
+def simplified_forms(folder: Path, of: recipe.Recipe) -> Forms:
+    """Export and simplify the checkpoint of a recipe."""
+    made = Forms(folder, of)
     store = Store(folder / "line")
     with links.connect_device(links.LOCAL) as connection:
         run = run_of(made.recipe, store, connection)

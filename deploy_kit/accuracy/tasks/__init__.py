@@ -50,7 +50,7 @@ class Scoring:
         agreement: (checkpoint's answer, engine's answer) → how much of it agrees, and of how much; by default all or
             nothing of one.
         more: Sums (M,) → further scores by name, in 0..1.
-        blind: Sums (M,) → score of the best answer that is the same for all images.
+        blind: Sums (M,) → score of an answer that does not look at the image; 0 where the sums do not tell it.
         note: Settings → sentence on what was decided for the user; empty if nothing was.
     """
 

@@ -26,11 +26,9 @@ from deploy_kit.graph.layer_names import LayerGroup
 
 STEM, FEATURES, LOGITS = "stem", "features", "logits"
 _INTEGERS = (ir.DataType.UINT8, ir.DataType.INT8)
+_AFFINE = frozenset({"BatchNormalization", "Mul", "Div", "Add", "Sub"})
 _SAME_NUMBERS = ("Cast", "Identity")
-_WRITTEN = (
-    ".real",
-    ".as_channels",
-)  # that it puts behind what a convolution makes in place of the value, the last first
+_WRITTEN = (".real", ".as_channels")  # that rewrites put behind the name of what a convolution makes, the last first
 _SUFFIXES = (".q", ".max.q", ".min.q")  # that `int8.portable` puts behind the name of a value
 
 
@@ -87,7 +85,7 @@ def named_points_of(model: ir.Model) -> dict[str, Point]:
             continue
         for suffix in _WRITTEN:
             name = name.removesuffix(suffix)
-        value = values.get(name, value)
+        value = _behind_affine(values.get(name, value))
         # A form may have changed the units in front of a ReLU, and notes them of what is behind it.
         relus = [user.outputs[0] for user, _ in value.uses() if user.op_type == "Relu"]
         rectified = bool(relus) and len(relus) == len(value.uses())
@@ -97,6 +95,17 @@ def named_points_of(model: ir.Model) -> dict[str, Point]:
         )
         found[name] = replace(_point(name, whole, noted), rectified=rectified)
     return found | {LOGITS: Point(name=LOGITS, tensor=str(logits.name))}
+
+
+def _behind_affine(value: ir.Value) -> ir.Value:
+    """Return what BNs and constants alone make of a value: folded into the convolution, they keep its name."""
+    while len(users := [node for node, _ in value.uses()]) == 1:
+        user = users[0]
+        others = [one for one in user.inputs if one is not value]
+        if user.op_type not in _AFFINE or not all(map(edit.constant, others)):
+            break
+        value = user.outputs[0]
+    return value
 
 
 def _becomes(value: ir.Value, output: ir.Value) -> bool:
@@ -196,7 +205,7 @@ def _values(group: LayerGroup) -> Iterable[tuple[str, ir.Value]]:
         yield FEATURES, _source(weighted[0].inputs[0])
     if not _in_block(group.name):
         return
-    joined = next((node for node in group.nodes if node.op_type == "Concat"), None)
+    joined = next((node for node in group.nodes if node.op_type == "Concat" and not _one_axis(node)), None)
     parts = [_source(value) for value in joined.inputs] if joined else []
     if group.name.endswith(".denselayer1"):
         block = int(group.name[len("denseblock") :].partition(".")[0])
@@ -205,6 +214,11 @@ def _values(group: LayerGroup) -> Iterable[tuple[str, ir.Value]]:
         yield f"{group.name}.conv{number}", _source(node.inputs[0])
     last = f"{group.name}.conv{len(weighted)}" if len(weighted) > 1 else group.name
     yield from ((last, v) for v in parts if v.producer() in inside)
+
+
+def _one_axis(concat: ir.Node) -> bool:
+    """Return whether a concatenation is of sizes, as exporters compute those of a Resize, and of no maps."""
+    return any(value is not None and value.shape is not None and len(value.shape) == 1 for value in concat.inputs)
 
 
 def _pooled(value: ir.Value | None) -> bool:

@@ -7,12 +7,11 @@ import onnx
 import pytest
 from dense_graphs import Sketch
 from planted import Forms, change, maker, weights_of
-from stage_inputs import run_of
+from small_forms import simplified_forms
 from tiny_densenet import tiny_recipe
 
-from deploy_kit import pipeline, recipe
+from deploy_kit import recipe
 from deploy_kit.analysis.difference import points
-from deploy_kit.devices import links
 from deploy_kit.graph import onnx_file
 from deploy_kit.store import Store
 
@@ -32,15 +31,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Forms:
     base["source"]["checkpoint"] = str(MODEL)
     base["quantize"]["calibration"] = base["check"]["images"] = str(folder / "noise.npz")
     base["simplify"]["passes"] = recipe.load_recipe("default").simplify.passes
-    made = Forms(folder, recipe.parse_recipe(base))
-    store = Store(folder / "line")
-    with links.connect_device(links.LOCAL) as connection:
-        run = run_of(made.recipe, store, connection)
-        exported = pipeline.exported(run)
-        made.made = {
-            "exported": store.path(exported.onnx), "simplified": store.path(pipeline.simplified(run, exported).onnx)
-        }  # fmt: skip
-    return made
+    return simplified_forms(folder, recipe.parse_recipe(base))
 
 
 @pytest.mark.parametrize("form", FORMS)

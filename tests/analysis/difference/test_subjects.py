@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import tiny_graphs
 import torch
@@ -21,7 +22,7 @@ from deploy_kit.base.errors import BuildError, InputError, RequestError, Unknown
 from deploy_kit.context import Context
 from deploy_kit.devices.links import Connection
 from deploy_kit.engines import CATALOGUE
-from deploy_kit.graph import onnx_file
+from deploy_kit.graph import onnx_file, passes
 from deploy_kit.graph.channel_affine import UNITS_KEY
 from deploy_kit.records.artifacts import Artifact
 from deploy_kit.store import Store
@@ -169,6 +170,37 @@ def test_without_dense_blocks_values_of_one_name_are_compared(store: Store, tmp_
     assert len(alike.points) == 3
     assert [row.point for row in renamed.points] == ["logits"]
     assert renamed.verdict.endswith("no dense block was found in it: the logits alone were compared")
+
+
+def test_a_norm_that_was_folded_into_its_convolution_is_no_difference(
+    store: Store, tmp_path: Path, forms: "Forms"
+) -> None:
+    sketch = Sketch()
+    x = sketch.node("Relu", sketch.norm(sketch.conv(sketch.node("Relu", sketch.stem()), 6, 3, pad=1)))
+    x = sketch.norm(sketch.conv(x, 6, 3, pad=1))
+    flat = sketch.node("Flatten", x)
+    weight = sketch.constant(np.ones((6 * 64, 5)) / 100)
+    model = sketch.model(sketch.node("Gemm", flat, weight, sketch.constant(np.zeros(5))))
+    onnx_file.save(model, tmp_path / "norms.onnx")
+    assert passes.CATALOGUE.get("fold_batchnorm").apply(model).fired == 2
+    onnx_file.save(model, tmp_path / "folded.onnx")
+
+    found = forms.difference(tmp_path / "norms.onnx", tmp_path / "folded.onnx", store)
+
+    assert len(found.points) == 4
+    assert (found.part, found.unlike) == ("", ())
+
+
+def test_sizes_that_an_exporter_concatenates_are_no_block(tmp_path: Path) -> None:
+    sketch = Sketch()
+    x = sketch.stem()
+    joined = sketch.concat(x, sketch.conv(sketch.norm(x), 4, 3, pad=1))
+    model = sketch.model(sketch.head(sketch.norm(joined)))
+    concat = next(node for node in model.graph if node.op_type == "Concat")
+
+    assert not points._one_axis(concat)
+    concat.inputs[0].shape = onnx_ir.Shape([4])
+    assert points._one_axis(concat)
 
 
 def test_command_names_the_layer_and_ends_with_0(forms: "Forms", tmp_path: Path) -> None:
